@@ -1,0 +1,128 @@
+"""What things are made of: one table that the physics, the picture, the sound and the captions all read."""
+
+from dataclasses import dataclass
+
+STICK_HEAD_RADIUS = 0.028  # stage units
+
+
+@dataclass(frozen=True)
+class Material:
+    """Sound and mechanics of one material. Frequencies in Hz for an object of half-height 0.1 stage units."""
+
+    adjective: str  # the word used in captions
+    restitution: float  # speed kept in a bounce on a hard floor
+    base_hz: float
+    ratios: tuple[float, ...]  # partials relative to base_hz
+    t60: float  # seconds for the lowest partial to fall by 60 dB
+    damping_tilt: float  # t60 of a partial is t60 * ratio ** -damping_tilt
+    rolloff: float  # gain of a partial is ratio ** -rolloff
+    contact_hz: float  # corner of the contact spectrum at full impact: hard bodies touch briefly, so brightly
+    click: float  # level of the contact noise relative to the tone
+    click_seconds: float
+    squash: float  # how far it flattens at full impact
+    sound_word: str
+
+
+TABLE = {
+    "wood": Material(
+        "wooden",
+        0.52,
+        420.0,
+        (1, 1.72, 2.57, 3.9, 4.95, 6.6, 8.4),
+        0.20,
+        0.75,
+        0.9,
+        2600.0,
+        0.45,
+        0.006,
+        0.03,
+        "knocking",
+    ),
+    "metal": Material(
+        "metal",
+        0.56,
+        780.0,
+        (1, 1.51, 2.32, 2.76, 3.83, 4.41, 5.40, 6.7, 8.93, 11.3),
+        1.20,
+        0.35,
+        0.35,
+        7000.0,
+        0.30,
+        0.003,
+        0.015,
+        "ringing",
+    ),
+    "glass": Material(
+        "glass",
+        0.60,
+        1750.0,
+        (1, 1.44, 2.03, 2.32, 2.98, 3.65, 4.25, 5.1),
+        0.60,
+        0.5,
+        0.45,
+        8000.0,
+        0.35,
+        0.002,
+        0.015,
+        "clinking",
+    ),
+    "rubber": Material("rubber", 0.76, 115.0, (1, 1.9, 2.9, 4.1), 0.09, 0.3, 1.5, 500.0, 0.25, 0.010, 0.22, "thumping"),
+    "ceramic": Material(
+        "ceramic",
+        0.48,
+        1080.0,
+        (1, 1.59, 2.14, 2.65, 3.5, 4.9, 6.2),
+        0.34,
+        0.6,
+        0.6,
+        5500.0,
+        0.45,
+        0.004,
+        0.015,
+        "clattering",
+    ),
+    "plastic": Material(
+        "plastic",
+        0.66,
+        300.0,
+        (1, 1.38, 2.15, 2.9, 4.3, 5.7, 7.9),
+        0.13,
+        0.45,
+        0.7,
+        1700.0,
+        0.65,
+        0.009,
+        0.08,
+        "tapping",
+    ),
+}
+MATERIALS = tuple(TABLE)
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What objects land on: it takes speed away, softens the contact and adds its own short thud."""
+
+    phrase: str
+    restitution: float  # multiplies the object's
+    brightness: float  # multiplies the contact corner frequency
+    thud_hz: float
+    thud_t60: float
+    thud: float  # level relative to the object's tone
+
+
+FLOORS = {
+    "wood": Floor("a wooden floor", 0.97, 0.85, 130.0, 0.14, 0.35),
+    "stone": Floor("a stone floor", 1.0, 1.0, 210.0, 0.05, 0.12),
+    "tile": Floor("a tiled floor", 1.0, 1.1, 330.0, 0.06, 0.15),
+    "carpet": Floor("a carpet", 0.80, 0.40, 75.0, 0.08, 0.40),
+}
+
+# Caption nouns of each shape; the first one is the plain word.
+SHAPES = {
+    "ball": ("ball", "sphere"),
+    "block": ("block", "box"),
+    "bowl": ("bowl",),
+    "pot": ("pot", "cup"),
+    "bottle": ("bottle",),
+}
