@@ -578,7 +578,10 @@ def save_safetensors(
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode
         save_file(plain, temporary, metadata=dict(metadata or {}))
+        temporary.chmod(mode)  # safetensors makes files private; in a shared folder the user's umask should decide
         with open(temporary, "rb+") as written:
             os.fsync(written.fileno())  # or a power cut could leave the final name on an empty file
         os.replace(temporary, path)

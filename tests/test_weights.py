@@ -195,7 +195,7 @@ def test_download_complete(server, tmp_path):
 
 @pytest.mark.parametrize("md5", [True, False])
 def test_resume_after_interruption(server, tmp_path, md5):
-    """The first call dies half-way, the second one asks for the other half only."""
+    """The first call dies half-way (-1: not even one retry), the second one asks for the other half only."""
     file = remote(server) if md5 else remote(server, md5=None)
     server.modes = ["drop"]
     with pytest.raises(WeightError, match="same command again") as error:
@@ -645,6 +645,8 @@ def test_safetensors_round_trip(tmp_path):
     same(weights.read_state(path), state)
     assert weights.read_metadata(path) == {"variant": "tiny"}
     assert list(path.parent.iterdir()) == [path]
+    (tmp_path / "ordinary").touch()
+    assert path.stat().st_mode == (tmp_path / "ordinary").stat().st_mode
     weights.save_safetensors(path, STATE)
     assert weights.read_metadata(path) == {}
 
