@@ -3,7 +3,7 @@
 import numpy as np
 
 from .materials import FLOORS, SHAPES, TABLE
-from .scene import Body, Scene
+from .scene import END_MARGIN, Body, Scene
 
 # Every caption holds one of these words, whichever template was drawn.
 ACTION_WORDS = {
@@ -14,7 +14,7 @@ ACTION_WORDS = {
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:
     """One caption at a random level of detail; it always names the sounding materials and the action."""
-    sounding = [body for body in scene.bodies if any(time < scene.duration for time, _ in body.impacts)]
+    sounding = [body for body in scene.bodies if any(time < scene.duration - END_MARGIN for time, _ in body.impacts)]
     nouns = {id(body): str(rng.choice(SHAPES[body.shape])) for body in sounding}
     plain = " and ".join(_name(body, nouns[id(body)]) for body in sounding)
     things = " and ".join(_article(_name(body, nouns[id(body)])) for body in sounding)
@@ -27,7 +27,7 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
         levels = [
             [f"{plain} bouncing", f"{plain} falling", f"{plain} dropping and bouncing", f"{plain} bouncing, {noise}"],
             [
-                f"{things} {'bounce, dropped' if many else 'bounces'} on {floor}",
+                f"{things} {'are bouncing' if many else 'bounces'} on {floor}",
                 f"{things} {verb} dropped on {floor}",
                 f"{things} {verb} falling and bouncing on {floor}",
                 f"{things} dropped onto {floor}",
@@ -36,7 +36,7 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
             [
                 f"{sized} {verb} dropped on {floor} and {'bounce' if many else 'bounces'} {_count(count)}",
                 f"{sized} {verb} bouncing on {floor}, {noise} {_count(count)}",
-                f"{noise} sounds as {sized} {verb} dropped on {floor}, {_loudness(scene)}",
+                f"{sized} {verb} dropped on {floor} and {'land' if many else 'lands'} {_loudness(scene)}, {noise}",
             ],
         ]
     else:
@@ -52,7 +52,7 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
             [
                 f"{sized} standing on {floor} {verb} hit {_count(count)} with a stick",
                 f"a stick strikes {sized} {_count(count)}, {_loudness(scene)}",
-                f"{noise} sounds as {sized} {verb} struck again and again, {_loudness(scene)}",
+                f"{sized} {verb} struck again and again with a stick, {_loudness(scene)}, {noise}",
             ],
         ]
     choices = levels[int(rng.integers(len(levels)))]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-STICK_HEAD_RADIUS = 0.028  # stage units
+STICK_HEAD_RADIUS = 0.032  # stage units
 
 
 @dataclass(frozen=True)
@@ -25,77 +25,36 @@ class Material:
 
 TABLE = {
     "wood": Material(
-        "wooden",
-        0.52,
-        420.0,
-        (1, 1.72, 2.57, 3.9, 4.95, 6.6, 8.4),
-        0.20,
-        0.75,
-        0.9,
-        2600.0,
-        0.45,
-        0.006,
-        0.03,
-        "knocking",
+        adjective="wooden", restitution=0.52,
+        base_hz=420.0, ratios=(1, 1.72, 2.57, 3.9, 4.95, 6.6, 8.4), t60=0.20, damping_tilt=0.75, rolloff=0.9,
+        contact_hz=2600.0, click=0.45, click_seconds=0.006, squash=0.03, sound_word="knocking",
     ),
     "metal": Material(
-        "metal",
-        0.56,
-        780.0,
-        (1, 1.51, 2.32, 2.76, 3.83, 4.41, 5.40, 6.7, 8.93, 11.3),
-        1.20,
-        0.35,
-        0.35,
-        7000.0,
-        0.30,
-        0.003,
-        0.015,
-        "ringing",
+        adjective="metal", restitution=0.56,
+        base_hz=780.0, ratios=(1, 1.51, 2.32, 2.76, 3.83, 4.41, 5.40, 6.7, 8.93, 11.3), t60=1.20, damping_tilt=0.35,
+        rolloff=0.35, contact_hz=7000.0, click=0.30, click_seconds=0.003, squash=0.015, sound_word="ringing",
     ),
     "glass": Material(
-        "glass",
-        0.60,
-        1750.0,
-        (1, 1.44, 2.03, 2.32, 2.98, 3.65, 4.25, 5.1),
-        0.60,
-        0.5,
-        0.45,
-        8000.0,
-        0.35,
-        0.002,
-        0.015,
-        "clinking",
+        adjective="glass", restitution=0.60,
+        base_hz=1750.0, ratios=(1, 1.44, 2.03, 2.32, 2.98, 3.65, 4.25, 5.1), t60=0.60, damping_tilt=0.5, rolloff=0.45,
+        contact_hz=8000.0, click=0.35, click_seconds=0.002, squash=0.015, sound_word="clinking",
     ),
-    "rubber": Material("rubber", 0.76, 115.0, (1, 1.9, 2.9, 4.1), 0.09, 0.3, 1.5, 500.0, 0.25, 0.010, 0.22, "thumping"),
+    "rubber": Material(
+        adjective="rubber", restitution=0.76,
+        base_hz=150.0, ratios=(1, 1.9, 2.9, 4.1), t60=0.09, damping_tilt=0.3, rolloff=1.2,
+        contact_hz=700.0, click=0.35, click_seconds=0.008, squash=0.22, sound_word="thumping",
+    ),
     "ceramic": Material(
-        "ceramic",
-        0.48,
-        1080.0,
-        (1, 1.59, 2.14, 2.65, 3.5, 4.9, 6.2),
-        0.34,
-        0.6,
-        0.6,
-        5500.0,
-        0.45,
-        0.004,
-        0.015,
-        "clattering",
+        adjective="ceramic", restitution=0.48,
+        base_hz=1080.0, ratios=(1, 1.59, 2.14, 2.65, 3.5, 4.9, 6.2), t60=0.34, damping_tilt=0.6, rolloff=0.6,
+        contact_hz=5500.0, click=0.45, click_seconds=0.004, squash=0.015, sound_word="clattering",
     ),
     "plastic": Material(
-        "plastic",
-        0.66,
-        300.0,
-        (1, 1.38, 2.15, 2.9, 4.3, 5.7, 7.9),
-        0.13,
-        0.45,
-        0.7,
-        1700.0,
-        0.65,
-        0.009,
-        0.08,
-        "tapping",
+        adjective="plastic", restitution=0.66,
+        base_hz=300.0, ratios=(1, 1.38, 2.15, 2.9, 4.3, 5.7, 7.9), t60=0.13, damping_tilt=0.45, rolloff=0.7,
+        contact_hz=1700.0, click=0.65, click_seconds=0.009, squash=0.08, sound_word="clacking",
     ),
-}
+}  # fmt: skip
 MATERIALS = tuple(TABLE)
 
 

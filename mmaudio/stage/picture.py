@@ -22,7 +22,7 @@ def render_video(scene: Scene, fps: float = 25, size: tuple[int, int] = (112, 11
     camera = _Camera.random(rng)
     light = _Light.random(rng)
     surfaces = [material_texture(body.material, rng) for body in scene.bodies + scene.bystanders]
-    stick_colours = colour(rng, (0.06, 0.1), (0.3, 0.6), (0.55, 0.9)), colour(rng, value=(0.1, 0.9))
+    stick_colours = colour(rng, (0.06, 0.1), (0.2, 0.6), (0.65, 1.0)), colour(rng, value=(0.1, 0.9))
     distractors = _Distractors.random(rng, scene.horizon)
     lens = _Lens.random(rng)
 
@@ -183,7 +183,7 @@ class _Thing:
 def _draw_stick(image, view: _View, pose, colours, side: int) -> None:
     head_x, head_y, hand_x, hand_y = pose
     wood, sleeve = colours
-    _capsule(image, view, head_x, head_y, hand_x, hand_y, 0.011, wood)
+    _capsule(image, view, head_x, head_y, hand_x, hand_y, 0.014, wood)
     _capsule(image, view, hand_x, hand_y, hand_x + side * 0.9, hand_y - 0.12, 0.04, sleeve)
     _capsule(image, view, head_x, head_y, head_x, head_y, STICK_HEAD_RADIUS, wood * 1.1)
 

@@ -17,6 +17,7 @@ FAMILIES = ("drop", "strike")
 
 MIN_GAP = 0.08  # seconds: an object whose next bounce would come sooner stays down
 MIN_LOUDNESS = 0.1
+FEINT_HEIGHT = 0.13  # stage units above the object
 END_MARGIN = 0.03  # seconds: a contact nearer to the end of the clip could not be heard
 ASPECTS = {"ball": (1, 1), "block": (0.8, 1.5), "bowl": (1.3, 2.0), "pot": (0.8, 1.2), "bottle": (0.4, 0.55)}
 FULL_DROP = 0.62  # stage units: falling this far is an impact of loudness 1
@@ -84,13 +85,14 @@ class Body:
 
 @dataclass(frozen=True)
 class Strike:
-    """One blow of the stick. The centre of its head is at (x, y) at `time`, just touching."""
+    """One blow of the stick. The centre of its head is at (x, y) at `time`: touching, or well above in a feint."""
 
     time: float
     loudness: float
     target: int  # index into Scene.bodies
     x: float
     y: float
+    feint: bool = False  # stops short of the object and makes no sound
 
 
 @dataclass(frozen=True)
@@ -204,12 +206,14 @@ def _setting(rng: np.random.Generator) -> tuple[str, float]:
     return str(rng.choice(list(FLOORS))), float(rng.uniform(0.45, 0.68))
 
 
-def _body(rng: np.random.Generator, ground: float, shapes: tuple[str, ...], scale: float = 1.0) -> Body:
+def _body(rng: np.random.Generator, ground: float, shapes: tuple[str, ...], scale: float = 1.0, unlike=()) -> Body:
+    """A body not made of the materials of `unlike`, so that two sounding objects can be told apart by ear."""
     shape = str(rng.choice(shapes))
     low, high = ASPECTS[shape]
     size = float(rng.uniform(0.065, 0.125)) * scale
     size *= {"bowl": 0.75, "bottle": 1.35}.get(shape, 1.0)
-    return Body(str(rng.choice(MATERIALS)), shape, size, float(rng.uniform(low, high)), ground, ())
+    others = [material for material in MATERIALS if material not in {body.material for body in unlike}]
+    return Body(str(rng.choice(others)), shape, size, float(rng.uniform(low, high)), ground, ())
 
 
 def _still(x: float) -> tuple[Segment, ...]:
@@ -240,6 +244,7 @@ def _drop_scene(rng: np.random.Generator, seed: int, duration: float, most: int)
             rng,
             near if i == 0 else float(rng.uniform(max(horizon + 0.08, 0.7), 0.93)),
             ("ball", "ball", "ball", "block", "block", "bowl", "pot"),
+            unlike=bodies,
         )
         home = float(rng.uniform(0.2, 0.8)) if count == 1 else (0.3, 0.7)[i] + float(rng.uniform(-0.1, 0.1))
         bodies.append(body)
@@ -251,7 +256,8 @@ def _drop_scene(rng: np.random.Generator, seed: int, duration: float, most: int)
         impacts.append([])
 
     release = float(rng.uniform(0.1, 0.9))
-    enough = rng.uniform(0.5, 0.8) * most
+    enough = rng.uniform(0.2, 0.8) * most
+    patience = float(rng.choice([1.0, 3.0], p=[0.7, 0.3]))  # seconds: some clips have long silences
     rested = [0.0] * count
     current = 0
     while True:
@@ -272,7 +278,7 @@ def _drop_scene(rng: np.random.Generator, seed: int, duration: float, most: int)
             rng, body, FLOORS[floor].restitution, gravity, release, x, height, angle, path, impacts[current], events
         )
         rested[current] = end
-        release = end + float(rng.uniform(0.1, 1.1))
+        release = end + 0.1 + patience * float(rng.uniform(0, 1))
         current = int(rng.integers(count))
     audible = [event for event in sorted(events, key=lambda event: event.time) if event.time < duration - END_MARGIN]
     made = tuple(
@@ -327,20 +333,28 @@ def _strike_scene(rng: np.random.Generator, seed: int, duration: float, most: in
     bodies = []
     for i in range(count):
         x = float(rng.uniform(0.3, 0.7)) if count == 1 else (0.3, 0.68)[i] + float(rng.uniform(-0.06, 0.06))
-        body = _body(rng, ground, ("ball", "block", "block", "bowl", "pot", "bottle"), scale=1.25)
+        body = _body(rng, ground, ("ball", "block", "block", "bowl", "pot", "bottle"), 1.25, bodies)
         bodies.append(_replace(body, path=_still(x), struck=True))
 
     strikes, hits = [], [[] for _ in bodies]
     time, current = float(rng.uniform(0.35, 1.2)), 0
     pace = float(rng.uniform(0.0, 1.0))  # slow and fast players
+    rests = float(rng.choice([0.0, 0.3], p=[0.7, 0.3]))
+    feints = float(rng.choice([0.0, 0.25], p=[0.6, 0.4]))
     while time < duration - END_MARGIN and len(strikes) < most:
         body = bodies[current]
         loudness = float(rng.uniform(0.2, 1.0))
         off = 0.0 if body.shape in ("ball", "bottle") else float(rng.uniform(-0.5, 0.5)) * body.aspect * body.size
         top = body.ground - 2 * body.size
         strikes.append(Strike(time, loudness, current, body.path[0].x0 + off, top - STICK_HEAD_RADIUS))
-        hits[current].append((time, loudness))
         gap = float(np.exp(rng.uniform(np.log(0.25), np.log(0.6 + 1.4 * pace))))
+        if rng.random() < rests:
+            gap = float(rng.uniform(1.2, 2.5))
+        if rng.random() < feints:
+            strikes[-1] = Strike(time, loudness, current, strikes[-1].x, top - FEINT_HEIGHT, feint=True)
+            gap = max(gap, 0.4)
+        else:
+            hits[current].append((time, loudness))
         if count > 1 and rng.random() < 0.35:
             current = 1 - current
             gap = max(gap, 0.55)
@@ -349,6 +363,7 @@ def _strike_scene(rng: np.random.Generator, seed: int, duration: float, most: in
     events = tuple(
         Event(hit.time, "strike", bodies[hit.target].material, hit.loudness, hit.x, hit.y + STICK_HEAD_RADIUS)
         for hit in strikes
+        if not hit.feint
     )
     made = tuple(_replace(body, impacts=tuple(times)) for body, times in zip(bodies, hits, strict=True))
     return Scene(seed, duration, "strike", floor, horizon, made, _bystanders(rng, horizon), stick, events)
