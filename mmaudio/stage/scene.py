@@ -5,7 +5,7 @@ drift a little). Times are seconds. Motion is a closed form of time, so a contac
 """
 
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -128,7 +128,7 @@ class Scene:
     bodies: tuple[Body, ...]
     bystanders: tuple[Body, ...]  # stand still and make no sound
     stick: Stick | None
-    events: tuple[Event, ...] = field(default=())
+    events: tuple[Event, ...]
 
     @property
     def materials(self) -> tuple[str, ...]:
@@ -163,10 +163,10 @@ def stick_pose(stick: Stick, time: float) -> tuple[float, float, float, float]:
     hover = 0.28
     gap = after.time - before.time if before and after else 2.0
     raised, x, y = hover, 0.0, 0.0
-    if before:  # rebound to the hover angle
+    if before:  # rebound to the hover angle, slowly at first so that a frame right after the contact still shows it
         x, y = before.x, before.y
-        u = min((time - before.time) / min(0.16, 0.35 * gap), 1.0)
-        raised = hover * (1 - (1 - u) ** 2)
+        u = min((time - before.time) / min(0.2, 0.35 * gap), 1.0)
+        raised = hover * u * u * (3 - 2 * u)
     if after:
         down = min(0.10, 0.3 * gap)
         up = min(0.22, 0.3 * gap)
@@ -225,12 +225,8 @@ def _bystanders(rng: np.random.Generator, horizon: float) -> tuple[Body, ...]:
     made = []
     for _ in range(count):
         body = _body(rng, float(rng.uniform(horizon + 0.03, horizon + 0.1)), tuple(SHAPES), scale=0.7)
-        made.append(_replace(body, path=_still(float(rng.uniform(0.08, 0.92)))))
+        made.append(replace(body, path=_still(float(rng.uniform(0.08, 0.92)))))
     return tuple(made)
-
-
-def _replace(body: Body, **changes) -> Body:
-    return Body(**{**body.__dict__, **changes})
 
 
 def _drop_scene(rng: np.random.Generator, seed: int, duration: float, most: int) -> Scene:
@@ -282,7 +278,7 @@ def _drop_scene(rng: np.random.Generator, seed: int, duration: float, most: int)
         current = int(rng.integers(count))
     audible = [event for event in sorted(events, key=lambda event: event.time) if event.time < duration - END_MARGIN]
     made = tuple(
-        _replace(body, path=tuple(path), impacts=tuple(hits))
+        replace(body, path=tuple(path), impacts=tuple(hits))
         for body, path, hits in zip(bodies, paths, impacts, strict=True)
     )
     return Scene(seed, duration, "drop", floor, horizon, made, _bystanders(rng, horizon), None, tuple(audible))
@@ -297,15 +293,27 @@ def _tilt(rng: np.random.Generator, body: Body, x0: float, x1: float) -> float:
     return (x1 - x0) / body.size if body.shape == "ball" else float(rng.uniform(-0.6, 0.6))
 
 
-def _bounce(rng, body, floor_restitution, gravity, release, x, height, angle, path, impacts, events) -> float:
+def _bounce(
+    rng: np.random.Generator,
+    body: Body,
+    floor_restitution: float,
+    gravity: float,
+    release: float,
+    x: float,
+    height: float,
+    angle: float,
+    path: list[Segment],
+    impacts: list[tuple[float, float]],
+    events: list[Event],
+) -> float:
     """Append the fall, the bounces and the rest to `path`; returns the time at which the object lies still."""
-    full_speed = np.sqrt(2 * gravity * FULL_DROP)
+    full_speed = float(np.sqrt(2 * gravity * FULL_DROP))
     drift = float(rng.uniform(-0.16, 0.16))  # stage units per second
     time, speed = release, 0.0
     while True:
-        fall = (speed + np.sqrt(speed * speed + 2 * gravity * height)) / gravity
+        fall = float(speed + np.sqrt(speed * speed + 2 * gravity * height)) / gravity
         to = float(np.clip(x + drift * fall, 0.12, 0.88))
-        impact = float(gravity * fall - speed)
+        impact = gravity * fall - speed
         speed_next = impact * TABLE[body.material].restitution * floor_restitution * float(rng.uniform(0.93, 1.05))
         stays = 2 * speed_next / gravity < MIN_GAP or (speed_next / full_speed) ** 0.8 < MIN_LOUDNESS
         if body.shape == "ball":
@@ -316,7 +324,7 @@ def _bounce(rng, body, floor_restitution, gravity, release, x, height, angle, pa
         time, x, angle, height, speed = time + fall, to, angle1, 0.0, speed_next
         loudness = float(min((impact / full_speed) ** 0.8, 1.0))
         impacts.append((time, loudness))
-        events.append(Event(float(time), "bounce", body.material, loudness, x, body.ground))
+        events.append(Event(time, "bounce", body.material, loudness, x, body.ground))
         drift *= 0.9
         if stays:
             slide = drift * 0.25 if body.shape == "ball" else 0.0
@@ -334,7 +342,7 @@ def _strike_scene(rng: np.random.Generator, seed: int, duration: float, most: in
     for i in range(count):
         x = float(rng.uniform(0.3, 0.7)) if count == 1 else (0.3, 0.68)[i] + float(rng.uniform(-0.06, 0.06))
         body = _body(rng, ground, ("ball", "block", "block", "bowl", "pot", "bottle"), 1.25, bodies)
-        bodies.append(_replace(body, path=_still(x), struck=True))
+        bodies.append(replace(body, path=_still(x), struck=True))
 
     strikes, hits = [], [[] for _ in bodies]
     time, current = float(rng.uniform(0.35, 1.2)), 0
@@ -351,7 +359,7 @@ def _strike_scene(rng: np.random.Generator, seed: int, duration: float, most: in
         if rng.random() < rests:
             gap = float(rng.uniform(1.2, 2.5))
         if rng.random() < feints:
-            strikes[-1] = Strike(time, loudness, current, strikes[-1].x, top - FEINT_HEIGHT, feint=True)
+            strikes[-1] = replace(strikes[-1], y=strikes[-1].y - FEINT_HEIGHT, feint=True)
             gap = max(gap, 0.4)
         else:
             hits[current].append((time, loudness))
@@ -365,5 +373,5 @@ def _strike_scene(rng: np.random.Generator, seed: int, duration: float, most: in
         for hit in strikes
         if not hit.feint
     )
-    made = tuple(_replace(body, impacts=tuple(times)) for body, times in zip(bodies, hits, strict=True))
+    made = tuple(replace(body, impacts=tuple(times)) for body, times in zip(bodies, hits, strict=True))
     return Scene(seed, duration, "strike", floor, horizon, made, _bystanders(rng, horizon), stick, events)
