@@ -1,0 +1,48 @@
+"""The only place where frames are resized, cropped and normalised for the encoders (SPEC: CLIP and Synchformer)."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def _resize(frame: Tensor, height: int, width: int) -> Tensor:
+    import torchvision.transforms.v2.functional as TF  # heavy: not at import of the package
+
+    # uint8 in, uint8 out: the rounding is part of what the encoders were trained on
+    return TF.resize(frame, [height, width], interpolation=TF.InterpolationMode.BICUBIC, antialias=True)
+
+
+def clip_frame(size: int = 384) -> Callable[[Tensor], Tensor]:
+    """uint8 (3, H, W) -> uint8 (3, size, size); the aspect ratio is not kept."""
+    return lambda frame: _resize(frame, size, size)
+
+
+def sync_frame(size: int = 224) -> Callable[[Tensor], Tensor]:
+    """uint8 (3, H, W) -> uint8 (3, size, size): the shorter side to `size`, then the centre."""
+
+    def transform(frame: Tensor) -> Tensor:
+        height, width = frame.shape[-2:]
+        short, long = min(height, width), max(height, width)
+        target = int(size * long / short)
+        new_height, new_width = (target, size) if height >= width else (size, target)
+        frame = _resize(frame, new_height, new_width)
+        top, left = round((new_height - size) / 2), round((new_width - size) / 2)
+        return frame[..., top : top + size, left : left + size]
+
+    return transform
+
+
+def clip_normalize(frames: Tensor) -> Tensor:
+    """uint8 (..., 3, H, W) -> float32, CLIP's mean and standard deviation."""
+    mean = torch.tensor(CLIP_MEAN, device=frames.device).view(3, 1, 1)
+    std = torch.tensor(CLIP_STD, device=frames.device).view(3, 1, 1)
+    return (frames.float() / 255 - mean) / std
+
+
+def sync_normalize(frames: Tensor) -> Tensor:
+    """uint8 (..., 3, H, W) -> float32 in [-1, 1]."""
+    return (frames.float() / 255 - 0.5) / 0.5

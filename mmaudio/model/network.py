@@ -1,0 +1,225 @@
+"""The flow network: latents, time and conditions in, velocity out (paper, section 3)."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mmaudio.model.blocks import FinalBlock, JointBlock, StreamBlock
+from mmaudio.model.layers import MLP, ChannelLastConv1d, ConvMLP, TimestepEmbedder, nearest_exact_index, rope_table
+from mmaudio.sequence import SequenceSpec
+
+LEGACY_KEYS = ("t_embed.freqs", "latent_rot", "clip_rot")  # tables that old checkpoints carry; we compute them
+
+
+@dataclass(frozen=True)
+class MMAudioConfig:
+    latent_dim: int  # channels of the codec's latents
+    hidden_dim: int
+    num_heads: int
+    joint_blocks: int
+    fused_blocks: int
+    v2: bool = False  # SiLU instead of SELU, one more activation, wider time embedding
+    clip_dim: int = 1024
+    sync_dim: int = 768
+    text_dim: int = 1024
+    text_len: int = 77
+    sync_tokens_per_segment: int = 8
+
+    def __post_init__(self):
+        if self.hidden_dim % self.num_heads or (self.hidden_dim // self.num_heads) % 2:
+            raise ValueError(f"hidden_dim {self.hidden_dim} must be an even multiple of num_heads {self.num_heads}")
+
+
+SIZES = {
+    "small_16k": MMAudioConfig(latent_dim=20, hidden_dim=448, num_heads=7, joint_blocks=4, fused_blocks=8),
+    "small_44k": MMAudioConfig(latent_dim=40, hidden_dim=448, num_heads=7, joint_blocks=4, fused_blocks=8),
+    "medium_44k": MMAudioConfig(latent_dim=40, hidden_dim=896, num_heads=14, joint_blocks=4, fused_blocks=8),
+    "large_44k": MMAudioConfig(latent_dim=40, hidden_dim=896, num_heads=14, joint_blocks=7, fused_blocks=14),
+    "large_44k_v2": MMAudioConfig(latent_dim=40, hidden_dim=896, num_heads=14, joint_blocks=7, fused_blocks=14, v2=True),
+    "tiny_16k": MMAudioConfig(
+        latent_dim=20, hidden_dim=128, num_heads=2, joint_blocks=2, fused_blocks=4, clip_dim=64, sync_dim=128, text_dim=64
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Everything the network needs besides latents and time; independent of t, so computed once per clip."""
+
+    clip: Tensor  # (B, T, D) projected CLIP frames
+    sync: Tensor  # (B, L, D) projected sync features, resampled to the latents' rate
+    text: Tensor  # (B, N, D) projected text tokens
+    clip_c: Tensor  # (B, D) their means, projected: parts of the global condition
+    text_c: Tensor  # (B, D)
+    global_c: Tensor  # (B, D) global_cond_mlp(clip_c + text_c)
+    latent_rope: Tensor  # (L, head_dim / 2, 2) float32; shared by the batch
+    clip_rope: Tensor  # (T, head_dim / 2, 2) float32; shared by the batch
+
+    @property
+    def batch(self) -> int:
+        return self.sync.shape[0]
+
+    def concat(self, other: "Conditions") -> "Conditions":
+        """Both along the batch; lengths must agree."""
+        per_sample = ("clip", "sync", "text", "clip_c", "text_c", "global_c")
+        joined = {name: torch.cat([getattr(self, name), getattr(other, name)]) for name in per_sample}
+        return dataclasses.replace(self, **joined)
+
+
+class MMAudio(nn.Module):
+    def __init__(self, config: MMAudioConfig):
+        super().__init__()
+        self.config = c = config
+        D = c.hidden_dim
+        activation = nn.SiLU if c.v2 else nn.SELU
+        extra = [nn.SiLU()] if c.v2 else []
+
+        self.audio_input_proj = nn.Sequential(
+            ChannelLastConv1d(c.latent_dim, D, kernel_size=7, padding=3), activation(), ConvMLP(D, kernel_size=7)
+        )
+        self.clip_input_proj = nn.Sequential(nn.Linear(c.clip_dim, D), *extra, ConvMLP(D, kernel_size=3))
+        self.sync_input_proj = nn.Sequential(
+            ChannelLastConv1d(c.sync_dim, D, kernel_size=7, padding=3), activation(), ConvMLP(D, kernel_size=3)
+        )
+        self.text_input_proj = nn.Sequential(nn.Linear(c.text_dim, D), *extra, MLP(D))
+
+        self.clip_cond_proj = nn.Linear(D, D)
+        self.text_cond_proj = nn.Linear(D, D)
+        self.global_cond_mlp = MLP(D)
+        self.t_embed = TimestepEmbedder(D, D, max_period=1) if c.v2 else TimestepEmbedder(D, 256, max_period=10_000)
+
+        self.joint_blocks = nn.ModuleList(
+            JointBlock(D, c.num_heads, pre_only=i == c.joint_blocks - 1) for i in range(c.joint_blocks)
+        )
+        self.fused_blocks = nn.ModuleList(StreamBlock(D, c.num_heads, kernel_size=3) for _ in range(c.fused_blocks))
+        self.final_layer = FinalBlock(D, c.latent_dim)
+
+        self.sync_pos_emb = nn.Parameter(torch.zeros(1, 1, c.sync_tokens_per_segment, c.sync_dim))
+        self.latent_mean = nn.Parameter(torch.zeros(1, 1, c.latent_dim), requires_grad=False)
+        self.latent_std = nn.Parameter(torch.ones(1, 1, c.latent_dim), requires_grad=False)
+        self.empty_string_feat = nn.Parameter(torch.zeros(c.text_len, c.text_dim), requires_grad=False)
+        self.empty_clip_feat = nn.Parameter(torch.zeros(1, c.clip_dim))
+        self.empty_sync_feat = nn.Parameter(torch.zeros(1, c.sync_dim))
+        self.initialize_weights()
+
+    def initialize_weights(self):
+        def xavier(module):
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+        self.apply(xavier)
+        for layer in (self.t_embed.mlp[0], self.t_embed.mlp[2]):
+            nn.init.normal_(layer.weight, std=0.02)
+        # Zero gates: every block starts as the identity, and the network as the zero velocity.
+        for name, parameter in self.named_parameters():
+            if "adaLN_modulation" in name or name.startswith("final_layer.conv"):
+                nn.init.zeros_(parameter)
+
+    @property
+    def device(self) -> torch.device:
+        return self.latent_mean.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.audio_input_proj[0].weight.dtype
+
+    def normalize(self, latent: Tensor) -> Tensor:
+        """Codec latents (B, L, C) to the unit-scale latents the network works on."""
+        return (latent - self.latent_mean) / self.latent_std
+
+    def unnormalize(self, latent: Tensor) -> Tensor:
+        return latent * self.latent_std + self.latent_mean
+
+    def empty_clip(self, batch: int, spec: SequenceSpec) -> Tensor:
+        return self.empty_clip_feat.expand(batch, spec.clip_len, -1)
+
+    def empty_sync(self, batch: int, spec: SequenceSpec) -> Tensor:
+        return self.empty_sync_feat.expand(batch, spec.sync_len, -1)
+
+    def empty_text(self, batch: int) -> Tensor:
+        return self.empty_string_feat.expand(batch, -1, -1)
+
+    def encode_conditions(
+        self, clip: Tensor | None, sync: Tensor | None, text: Tensor | None, spec: SequenceSpec, batch: int = 1
+    ) -> Conditions:
+        """Project features once per clip.
+
+        Args:
+            clip: (B, T, clip_dim) L2-normalised CLIP frame features; None is the learned empty feature.
+            sync: (B, S, sync_dim) Synchformer features, S a multiple of 8; None is the learned empty feature.
+            text: (B, 77, text_dim) L2-normalised CLIP token features; None is the stored feature of the empty string.
+            spec: gives the lengths; its duration may differ from the one the network was trained with.
+            batch: the batch size, needed only if everything is None.
+
+        Raises:
+            ValueError: a length does not agree with `spec`.
+        """
+        batch = next((x.shape[0] for x in (clip, sync, text) if x is not None), batch)
+        clip = self.empty_clip(batch, spec) if clip is None else clip
+        sync = self.empty_sync(batch, spec) if sync is None else sync
+        text = self.empty_text(batch) if text is None else text
+        for name, x, length in (
+            ("clip", clip, spec.clip_len),
+            ("sync", sync, spec.sync_len),
+            ("text", text, self.config.text_len),
+        ):
+            if x.shape[:2] != (batch, length):
+                raise ValueError(
+                    f"{name} features have shape {tuple(x.shape)}, expected ({batch}, {length}, ...) "
+                    f"for {spec.duration:g} s"
+                )
+
+        sync = sync.unflatten(1, (-1, self.config.sync_tokens_per_segment)) + self.sync_pos_emb  # (B, S/8, 8, sync_dim)
+        sync = self.sync_input_proj(sync.flatten(1, 2).to(self.dtype))  # (B, S, D)
+        sync = sync[:, nearest_exact_index(spec.sync_len, spec.latent_len, sync.device)]  # (B, L, D)
+        clip = self.clip_input_proj(clip.to(self.dtype))  # (B, T, D)
+        text = self.text_input_proj(text.to(self.dtype))  # (B, N, D)
+        clip_c = self.clip_cond_proj(clip.mean(dim=1))  # (B, D)
+        text_c = self.text_cond_proj(text.mean(dim=1))  # (B, D): padding tokens count, as in training
+
+        head_dim = self.config.hidden_dim // self.config.num_heads
+        return Conditions(
+            clip=clip,
+            sync=sync,
+            text=text,
+            clip_c=clip_c,
+            text_c=text_c,
+            global_c=self.global_cond_mlp(clip_c + text_c),
+            latent_rope=rope_table(spec.latent_len, head_dim, device=sync.device),
+            clip_rope=rope_table(spec.clip_len, head_dim, spec.latent_len / spec.clip_len, device=sync.device),
+        )
+
+    def null_conditions(self, batch: int, spec: SequenceSpec, negative_text: Tensor | None = None) -> Conditions:
+        """The unconditional branch of guidance: no video, and the negative prompt's features or the empty string."""
+        return self.encode_conditions(None, None, negative_text, spec, batch=batch)
+
+    def velocity(self, latent: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+        """Velocity of the flow at time t.
+
+        Args:
+            latent: (B, L, C) normalised latents.
+            t: (B,) in [0, 1], float32; 0 is noise, 1 is data.
+        """
+        global_c = (self.t_embed(t) + conditions.global_c).unsqueeze(1)  # (B, 1, D)
+        frame_c = global_c + conditions.sync  # (B, L, D)
+        clip, text = conditions.clip, conditions.text
+
+        latent = self.audio_input_proj(latent)  # (B, L, D)
+        for block in self.joint_blocks:
+            latent, clip, text = block(
+                latent, clip, text, global_c, frame_c, conditions.latent_rope, conditions.clip_rope
+            )
+        for block in self.fused_blocks:
+            latent = block(latent, frame_c, conditions.latent_rope)
+        return self.final_layer(latent, global_c)  # (B, L, C)
+
+    def forward(
+        self, latent: Tensor, t: Tensor, clip: Tensor | None, sync: Tensor | None, text: Tensor | None,
+        spec: SequenceSpec,
+    ) -> Tensor:  # fmt: skip
+        """Features straight to velocity: one call for training, where conditions change with every step."""
+        return self.velocity(latent, t, self.encode_conditions(clip, sync, text, spec, batch=latent.shape[0]))

@@ -1,0 +1,439 @@
+"""Train the bundled `tiny_16k` from scratch on the Foley Stage, stage by stage, on a laptop or a GPU.
+
+    python scripts/train_tiny.py render --clips 1500 --work runs/tiny     # picture and sound, memory-mapped
+    python scripts/train_tiny.py clip   --work runs/tiny --minutes 8      # small CLIP, contrastive
+    python scripts/train_tiny.py sync   --work runs/tiny --minutes 20     # small Synchformer, predicts the sound
+    python scripts/train_tiny.py vae    --work runs/tiny --minutes 10     # mel VAE
+    python scripts/train_tiny.py vocoder --work runs/tiny --minutes 15    # small BigVGAN (optional)
+    python scripts/train_tiny.py extract --work runs/tiny                 # features and latents of every clip
+    python scripts/train_tiny.py flow   --work runs/tiny --minutes 60     # the flow network
+    python scripts/train_tiny.py pack   --work runs/tiny                  # weights into mmaudio/bundled
+
+Every command can be stopped and run again: it goes on where it was. Seeds are functions of (seed, step), so a resumed
+run draws what an uninterrupted one would. The learning rate follows the share of the budget that is used up.
+"""
+
+import argparse
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mmaudio import flow
+from mmaudio.codec.mel import MelSpectrogram
+from mmaudio.codec.vae import VAE
+from mmaudio.codec.vocoder import build_bigvgan, fold_weight_norm
+from mmaudio.features.clip import ClipEncoder, build_clip, tokenize
+from mmaudio.features.frames import clip_frame, clip_normalize, sync_normalize
+from mmaudio.features.synchformer import SynchformerVisual
+from mmaudio.model.network import MMAudio
+from mmaudio.stage import render_clip, split_seeds
+from mmaudio.variants import VARIANTS, Variant
+from mmaudio.weights import save_safetensors
+
+SIZE = 112  # rendered frames, pixels; the encoders' own sizes are in the variant
+FPS = 25
+SECONDS = 8
+FRAMES = SECONDS * FPS
+TINY = VARIANTS["tiny_16k"]
+
+
+# ---------------------------------------------------------------- data
+
+
+class Clips:
+    """Rendered clips in memory-mapped files; grows while `render` runs."""
+
+    def __init__(self, folder: Path, split: str, count: int | None = None):
+        self.folder = folder / split
+        if count is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "count.json").write_text(json.dumps(count))
+        self.capacity = json.loads((self.folder / "count.json").read_text())
+        mode = "r+" if (self.folder / "video.u8").exists() else "w+"
+        self.video = np.memmap(self.folder / "video.u8", np.uint8, mode, shape=(self.capacity, FRAMES, SIZE, SIZE, 3))
+        samples = SECONDS * TINY.spec.sample_rate
+        self.audio = np.memmap(self.folder / "audio.f32", np.float32, mode, shape=(self.capacity, samples))
+        self.meta_path = self.folder / "clips.jsonl"
+        lines = self.meta_path.read_text().splitlines() if self.meta_path.exists() else []
+        self.meta = [json.loads(line) for line in lines]
+
+    def __len__(self) -> int:
+        return len(self.meta)
+
+
+
+def render_one(seed: int):
+    torch.set_num_threads(1)
+    clip = render_clip(seed, size=SIZE, fps=FPS, sample_rate=TINY.spec.sample_rate)
+    events = [[e.time, e.kind, e.material, e.loudness] for e in clip.events]
+    return clip.video, clip.audio, {"seed": seed, "caption": clip.caption, "events": events}
+
+
+def render(args):
+    from multiprocessing import get_context
+
+    for split, count in (("val", max(32, args.clips // 20)), ("train", args.clips)):
+        clips = Clips(args.work, split, count)
+        done = len(clips)
+        todo = split_seeds(split, count)[done:]
+        with get_context("spawn").Pool(args.workers) as pool:
+            results = tqdm(pool.imap(render_one, todo), total=len(todo), desc=f"render {split}")
+            for i, (video, audio, meta) in enumerate(results, start=done):
+                clips.video[i], clips.audio[i] = video, audio
+                with clips.meta_path.open("a") as f:  # last: a row counts once its line is there
+                    f.write(json.dumps(meta) + "\n")
+
+
+# ---------------------------------------------------------------- one loop for every part
+
+
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def autocast():
+    return torch.autocast(device().type, torch.bfloat16)
+
+
+def fit(name: str, work: Path, minutes: float, model: nn.Module, step_loss, lr: float, weight_decay: float = 1e-4):
+    """Minimise `step_loss(rng) -> dict of scalars, with "loss"` for a budget of minutes; resumes from its checkpoint.
+
+    Warm-up over 2 % of the budget, then a cosine to zero over the elapsed time. Returns the exponential average of the
+    weights, which is what is used afterwards. A step whose loss is not finite stops the run with the last checkpoint.
+    """
+    path = work / f"{name}.pt"
+    model.to(device()).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=weight_decay)
+    ema = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    step, elapsed = 0, 0.0
+    if path.exists():
+        saved = torch.load(path, map_location=device(), weights_only=True)
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        ema, step, elapsed = saved["ema"], saved["step"], saved["elapsed"]
+
+    def save():
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema}
+        torch.save(state | {"step": step, "elapsed": elapsed}, path.with_suffix(".tmp"))
+        os.replace(path.with_suffix(".tmp"), path)
+
+    bar = tqdm(total=round(minutes * 60), initial=min(round(elapsed), round(minutes * 60)), desc=name, unit="s")
+    last_save, averages = time.time(), {}
+    while elapsed < minutes * 60:
+        began = time.time()
+        progress = elapsed / (minutes * 60)
+        for group in optimizer.param_groups:
+            group["lr"] = lr * min(1.0, progress / 0.02 + 1e-3) * (0.5 + 0.5 * math.cos(math.pi * progress))
+        scalars = step_loss(np.random.default_rng((hash_name(name), step)))
+        if not torch.isfinite(scalars["loss"]):
+            raise SystemExit(f"{name}: loss is not finite at step {step}; run again to go on from {path}")
+        optimizer.zero_grad(set_to_none=True)
+        scalars["loss"].backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        decay = min(0.999, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for k, v in model.state_dict().items():
+                ema[k].lerp_(v, 1 - decay) if v.is_floating_point() else ema[k].copy_(v)
+        for k, v in scalars.items():
+            averages[k] = averages.get(k, float(v)) * 0.98 + 0.02 * float(v)
+        elapsed += time.time() - began
+        bar.n = min(round(elapsed), bar.total)
+        bar.set_postfix(step=step, **{k: f"{v:.3f}" for k, v in averages.items()})
+        if time.time() - last_save > 60:
+            save()
+            last_save = time.time()
+    save()
+    model.load_state_dict(ema)
+    return model.eval()
+
+
+def hash_name(name: str) -> int:
+    import zlib
+
+    return zlib.crc32(name.encode())
+
+
+def trained(name: str, work: Path, model: nn.Module) -> nn.Module:
+    """The averaged weights of a finished (or running) part."""
+    saved = torch.load(work / f"{name}.pt", map_location="cpu", weights_only=True)
+    model.load_state_dict(saved["ema"])
+    return model.to(device()).eval()
+
+
+def generator(rng: np.random.Generator) -> torch.Generator:
+    return torch.Generator(device()).manual_seed(int(rng.integers(2**62)))
+
+
+def jitter(frames: Tensor, rng: np.random.Generator) -> Tensor:
+    """uint8 frames (B, ..., 3, H, W): flip, brightness, contrast, tint and shift per sample, float in [0, 255]."""
+    x = frames.float()
+    batch = len(x)
+    shape = (batch, *[1] * (x.ndim - 1))
+
+    def uniform(low, high, shape):
+        return torch.from_numpy(rng.uniform(low, high, shape).astype(np.float32)).to(x.device)
+
+    tint = uniform(0.85, 1.15, (batch, *[1] * (x.ndim - 4), 3, 1, 1))
+    x = (x - 128) * uniform(0.7, 1.3, shape) + 128 + uniform(-25, 25, shape)
+    x = (x * tint).clamp(0, 255)
+    flip = torch.from_numpy(rng.random(batch) < 0.5).to(x.device)
+    x = torch.where(flip.view(shape), x.flip(-1), x)
+    dy, dx = rng.integers(-6, 7, 2)
+    return x.roll((int(dy), int(dx)), dims=(-2, -1))
+
+
+# ---------------------------------------------------------------- the parts
+
+
+def train_clip(args):
+    """Contrastive: a frame's embedding against its clip's caption; equal captions are all positives."""
+    clips = Clips(args.work, "train")
+    model = build_clip(TINY.clip)
+    model.logit_scale.data.fill_(math.log(10.0))
+    resize = clip_frame(TINY.clip.frame_size)
+    captions = [m["caption"] for m in clips.meta]
+    tokens = tokenize(captions)
+    unique = {c: i for i, c in enumerate(sorted(set(captions)))}
+    group = torch.tensor([unique[c] for c in captions])
+
+    def step_loss(rng):
+        rows = np.sort(rng.choice(len(clips), min(128, len(clips)), replace=False))
+        picks = rng.integers(0, FRAMES, len(rows))
+        frames = torch.from_numpy(np.stack([clips.video[r, k] for r, k in zip(rows, picks, strict=True)]))
+        frames = jitter(resize(frames.permute(0, 3, 1, 2)).to(device()), rng)
+        same = (group[rows][:, None] == group[rows][None]).float().to(device())
+        target = same / same.sum(1, keepdim=True)
+        with autocast():
+            image = F.normalize(model.encode_image(clip_normalize(frames)).float(), dim=-1)
+            text = F.normalize(model.encode_text(tokens[rows].to(device())).float(), dim=-1)
+        logits = model.logit_scale.exp().clamp(max=100) * image @ text.T
+        loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        hit = same.gather(1, logits.argmax(1, keepdim=True)).mean()
+        return {"loss": loss, "top1": hit}
+
+    fit("clip", args.work, args.minutes, model, step_loss, lr=1e-3)
+
+
+class SyncHeads(nn.Module):
+    """Synchformer with linear read-outs: contact probability and eight mel bands, twice per token (every 40 ms)."""
+
+    BANDS = 8
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = SynchformerVisual(TINY.sync)
+        self.contact = nn.Linear(TINY.sync.embed_dim, 2)
+        self.bands = nn.Linear(TINY.sync.embed_dim, 2 * self.BANDS)
+
+    def forward(self, segments: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.encoder(segments)  # (B, S, 8, D)
+        return self.contact(features).flatten(1), self.bands(features).unflatten(-1, (2, -1)).flatten(1, 3)
+
+
+def sync_targets(clips: Clips) -> tuple[np.ndarray, np.ndarray]:
+    """Per 40 ms frame: soft contact label (N, 200) from the events, and standardised mel bands (N, 200, 8)."""
+    from mmaudio.codec.mel import MelConfig
+
+    mel = MelSpectrogram(MelConfig(TINY.spec.sample_rate, 1024, TINY.spec.sample_rate // FPS, SyncHeads.BANDS, True))
+    bands = [mel(torch.from_numpy(clips.audio[i : i + 64].copy())) for i in range(0, len(clips), 64)]
+    bands = torch.cat(bands)[: len(clips)].transpose(1, 2)
+    bands = (bands - bands.mean((0, 1))) / bands.std((0, 1))
+    contact = np.zeros((len(clips), FRAMES), np.float32)
+    middles = (np.arange(FRAMES) + 0.5) / FPS
+    for i, meta in enumerate(clips.meta):
+        for event in meta["events"]:
+            contact[i] = np.maximum(contact[i], np.exp(-0.5 * ((middles - event[0]) / 0.025) ** 2))
+    return contact, bands.numpy()
+
+
+def train_sync(args):
+    """Predict the sound from sixteen frames: when things touch, and the bands' levels."""
+    clips = Clips(args.work, "train")
+    contact, bands = sync_targets(clips)
+    model = SyncHeads()
+    length, step = TINY.sync.segment_frames, TINY.sync.segment_step
+
+    def step_loss(rng):
+        rows = np.sort(rng.integers(0, len(clips), args.batch))
+        starts = rng.integers(0, (FRAMES - length) // step + 1, len(rows)) * step
+        spans = [(r, slice(s, s + length)) for r, s in zip(rows, starts, strict=True)]
+        frames = torch.from_numpy(np.stack([clips.video[r, span] for r, span in spans])).permute(0, 1, 4, 2, 3)
+        frames = jitter(frames.to(device()), rng)
+        is_contact = torch.from_numpy(np.stack([contact[r, span] for r, span in spans])).to(device())
+        level = torch.from_numpy(np.stack([bands[r, span] for r, span in spans])).to(device())
+        with autocast():
+            logit, predicted = model(sync_normalize(frames)[:, None])
+        touch = F.binary_cross_entropy_with_logits(logit.float(), is_contact, pos_weight=torch.tensor(4.0))
+        mse = F.mse_loss(predicted.float(), level)
+        return {"loss": 2 * touch + mse, "touch": touch, "bands": mse}
+
+    fit("sync", args.work, args.minutes, model, step_loss, lr=1e-3, weight_decay=0.02)
+
+
+def mels_of(clips: Clips) -> Tensor:
+    mel = MelSpectrogram(TINY.mel)
+    parts = [mel(torch.from_numpy(clips.audio[i : i + 32].copy())) for i in range(0, len(clips), 32)]
+    return torch.cat(parts)[: len(clips)]
+
+
+def train_vae(args):
+    """Reconstruction of standardised log-mel, with a light pull of the posterior to the unit normal."""
+    mel = mels_of(Clips(args.work, "train"))
+    model = VAE(TINY.vae)
+    model.data_mean.copy_(mel.mean((0, 2)).view(1, -1, 1))
+    model.data_std.copy_(mel.std((0, 2)).view(1, -1, 1))
+
+    def step_loss(rng):
+        rows, starts = rng.integers(0, len(mel), 16), rng.integers(0, mel.shape[-1] - 128, 16)
+        x = torch.stack([mel[r, :, s : s + 128] for r, s in zip(rows, starts, strict=True)]).to(device())
+        with autocast():
+            posterior = model.encode(x)
+            y = model.decode(posterior.sample(generator(rng)))
+        error = (y.float() - x) / model.data_std
+        kl = posterior.kl().mean() / posterior.mean[0].numel()
+        return {"loss": error.abs().mean() + error.square().mean() + 0.003 * kl, "l1": error.abs().mean(), "kl": kl}
+
+    fit("vae", args.work, args.minutes, model, step_loss, lr=3e-3, weight_decay=0.0)
+
+
+def spectral_loss(y: Tensor, x: Tensor) -> Tensor:
+    """Multi-resolution magnitude distance of two waveforms (B, N): linear and logarithmic."""
+    total = 0.0
+    for n_fft in (128, 512, 2048):
+        window = torch.hann_window(n_fft, device=x.device)
+        a, b = (torch.stft(w, n_fft, n_fft // 4, window=window, return_complex=True).abs() + 1e-4 for w in (y, x))
+        total = total + (a - b).norm() / b.norm() + (a.log() - b.log()).abs().mean()
+    return total / 3
+
+
+def train_vocoder(args):
+    """A small BigVGAN on spectral distances alone (no discriminator)."""
+    clips = Clips(args.work, "train")
+    mel = MelSpectrogram(TINY.mel).to(device())
+    model = build_bigvgan(SMALL_BIGVGAN)
+    samples = 32 * TINY.mel.hop_length
+
+    def step_loss(rng):
+        rows, starts = rng.integers(0, len(clips), 8), rng.integers(0, clips.audio.shape[1] - samples, 8)
+        x = np.stack([clips.audio[r, s : s + samples] for r, s in zip(rows, starts, strict=True)])
+        x = torch.from_numpy(x).to(device())
+        y = model(mel(x)).squeeze(1)
+        distance = spectral_loss(y, x)
+        mel_distance = (mel(y) - mel(x)).abs().mean()
+        return {"loss": distance + 2 * mel_distance, "spectral": distance, "mel": mel_distance}
+
+    fit("vocoder", args.work, args.minutes, model, step_loss, lr=2e-3, weight_decay=0.0)
+
+
+# ---------------------------------------------------------------- features, flow, packing
+
+
+@torch.inference_mode()
+def extract(args):
+    """Features and latents of every clip, by the code that inference uses."""
+    clip = ClipEncoder(trained("clip", args.work, build_clip(TINY.clip)), TINY.clip.frame_size)
+    sync = trained("sync", args.work, SyncHeads()).encoder
+    vae = trained("vae", args.work, VAE(TINY.vae)).fold()
+    resize = clip_frame(TINY.clip.frame_size)
+    times = np.ceil(np.arange(TINY.spec.clip_len) / TINY.spec.clip_fps * FPS - 1e-9).astype(int)
+    for split in ("val", "train"):
+        clips = Clips(args.work, split)
+        mel = mels_of(clips)
+        out = {name: [] for name in ("clip", "sync", "text", "mean", "std")}
+        for i in tqdm(range(len(clips)), desc=f"extract {split}"):
+            frames = torch.from_numpy(clips.video[i].copy()).permute(0, 3, 1, 2)
+            with autocast():
+                out["sync"].append(sync.encode(frames[None], chunk=24)[0].half().cpu())
+                out["clip"].append(clip.image(resize(frames[times])[None], chunk=64)[0].half().cpu())
+            out["text"].append(clip.text([clips.meta[i]["caption"]])[0].half().cpu())
+            posterior = vae.encode(mel[i : i + 1].to(device()))
+            out["mean"].append(posterior.mean[0].T.half().cpu())
+            out["std"].append(posterior.std[0].T.half().cpu())
+        stacked = {name: torch.stack(rows) for name, rows in out.items()}
+        stacked["empty_text"] = clip.text([""])[0].cpu()
+        torch.save(stacked, args.work / f"features_{split}.tmp")
+        os.replace(args.work / f"features_{split}.tmp", args.work / f"features_{split}.pt")
+
+
+def train_flow(args):
+    """The recipe of the paper's section 4 at a small batch: null conditions with probability 0.1 each."""
+    data = torch.load(args.work / "features_train.pt", weights_only=True)
+    network, spec = MMAudio(TINY.network), TINY.spec
+    means = data["mean"].float().flatten(0, 1)
+    network.latent_mean.copy_(means.mean(0).view(1, 1, -1))
+    network.latent_std.copy_(means.std(0).view(1, 1, -1))
+    network.empty_string_feat.copy_(data["empty_text"])
+
+    def step_loss(rng):
+        rows = torch.from_numpy(rng.integers(0, len(data["mean"]), args.batch))
+        batch = {name: data[name][rows].float().to(device()) for name in ("clip", "sync", "text", "mean", "std")}
+        g, shape = generator(rng), batch["mean"].shape
+
+        def normal():
+            return torch.randn(shape, generator=g, device=device())
+
+        def drop(feature, empty):
+            missing = torch.rand(len(rows), 1, 1, generator=g, device=device()) < 0.1
+            return torch.where(missing, empty, feature)
+
+        x1 = network.normalize(batch["mean"] + batch["std"] * normal())
+        t = flow.sample_times(len(rows), g, device=device())
+        x0 = normal()
+        no_video = torch.rand(len(rows), 1, 1, generator=g, device=device()) < 0.1
+        clip = torch.where(no_video, network.empty_clip(len(rows), spec), batch["clip"])
+        sync = torch.where(no_video, network.empty_sync(len(rows), spec), batch["sync"])
+        text = drop(batch["text"], network.empty_text(len(rows)))
+        with autocast():
+            v = network(flow.interpolate(x0, x1, t), t, clip, sync, text, spec)
+        return {"loss": flow.loss(v, x0, x1).mean()}
+
+    fit("flow", args.work, args.minutes, network, step_loss, lr=args.lr, weight_decay=1e-6)
+
+
+def pack(args):
+    """Averaged weights of all parts, half precision, into the package."""
+    folder = Path(__file__).resolve().parents[1] / "mmaudio" / "bundled"
+    folder.mkdir(exist_ok=True)
+    parts = {
+        "network": trained("flow", args.work, MMAudio(TINY.network)).state_dict(),
+        "vae": trained("vae", args.work, VAE(TINY.vae)).state_dict(),
+        "clip": trained("clip", args.work, build_clip(TINY.clip)).state_dict(),
+        "sync": trained("sync", args.work, SyncHeads()).encoder.state_dict(),
+    }
+    for part, state in parts.items():
+        path = folder / f"tiny_16k_{part}.safetensors"
+        save_safetensors(path, {k: v.half().cpu() for k, v in state.items()}, {"variant": "tiny_16k", "part": part})
+        print(f"{path.name}: {path.stat().st_size / 2**20:.1f} MiB")
+
+
+COMMANDS = {
+    "render": render, "clip": train_clip, "sync": train_sync, "vae": train_vae, "vocoder": train_vocoder,
+    "extract": extract, "flow": train_flow, "pack": pack,
+}  # fmt: skip
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=list(COMMANDS))
+    parser.add_argument("--work", type=Path, default=Path("runs/tiny"), help="data, checkpoints and features")
+    parser.add_argument("--clips", type=int, default=1500, help="training clips to render (7.5 MB each)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="rendering processes")
+    parser.add_argument("--minutes", type=float, default=10.0, help="training budget of this part")
+    parser.add_argument("--batch", type=int, default=32, help="batch size of sync and flow")
+    parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate of flow")
+    args = parser.parse_args()
+    COMMANDS[args.command](args)
+
+
+if __name__ == "__main__":
+    main()
