@@ -135,7 +135,9 @@ def dopri5(
     except ImportError as error:
         raise ValueError("solver dopri5 needs torchdiffeq: pip install 'mmaudio[ode]'") from error
     ends = torch.tensor([1.0, 0.0] if reverse else [0.0, 1.0], device=x0.device)
-    x = odeint(lambda t, x: velocity(t, x.to(x0.dtype)).float(), x0.float(), ends, rtol=rtol, atol=atol, method="dopri5")
+    x = odeint(
+        lambda t, x: velocity(t, x.to(x0.dtype)).float(), x0.float(), ends, rtol=rtol, atol=atol, method="dopri5"
+    )
     if progress is not None:
         progress(1, 1)
     return x[-1].to(x0.dtype)

@@ -88,7 +88,7 @@ TINY_16K = Variant(
         quick_gelu=True,
         frame_size=64,
     ),
-    sync=SynchformerConfig(embed_dim=128, depth=3, num_heads=4, frame_size=112),
+    sync=SynchformerConfig(embed_dim=128, depth=4, num_heads=4, frame_size=64),
     files=Files(*(_bundled(part) for part in ("network", "vae")), None, *(_bundled(part) for part in ("clip", "sync"))),
     licence="MIT",
 )

@@ -14,6 +14,7 @@ run draws what an uninterrupted one would. The learning rate follows the share o
 """
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -29,20 +30,31 @@ from tqdm import tqdm
 from mmaudio import flow
 from mmaudio.codec.mel import MelSpectrogram
 from mmaudio.codec.vae import VAE
-from mmaudio.codec.vocoder import build_bigvgan, fold_weight_norm
+from mmaudio.codec.vocoder import BigVGANConfig, build_bigvgan
 from mmaudio.features.clip import ClipEncoder, build_clip, tokenize
-from mmaudio.features.frames import clip_frame, clip_normalize, sync_normalize
+from mmaudio.features.frames import clip_normalize, sync_frame, sync_normalize
 from mmaudio.features.synchformer import SynchformerVisual
 from mmaudio.model.network import MMAudio
 from mmaudio.stage import render_clip, split_seeds
-from mmaudio.variants import VARIANTS, Variant
+from mmaudio.variants import VARIANTS
 from mmaudio.weights import save_safetensors
 
-SIZE = 112  # rendered frames, pixels; the encoders' own sizes are in the variant
+RENDER_SIZE = 112  # pixels; stored at the encoders' size, by the resizing that inference uses
 FPS = 25
 SECONDS = 8
 FRAMES = SECONDS * FPS
 TINY = VARIANTS["tiny_16k"]
+SIZE = TINY.sync.frame_size
+assert TINY.clip.frame_size == SIZE, "square frames are stored once for both encoders"
+SMALL_BIGVGAN = BigVGANConfig(
+    mel=TINY.mel,
+    upsample_rates=(8, 8, 4),
+    upsample_kernel_sizes=(16, 16, 8),
+    final_tanh=True,
+    upsample_initial_channel=128,
+    resblock_kernel_sizes=(3, 7),
+    resblock_dilation_sizes=((1, 3, 5),) * 2,
+)
 
 
 # ---------------------------------------------------------------- data
@@ -69,12 +81,16 @@ class Clips:
         return len(self.meta)
 
 
-
 def render_one(seed: int):
     torch.set_num_threads(1)
-    clip = render_clip(seed, size=SIZE, fps=FPS, sample_rate=TINY.spec.sample_rate)
+    clip = render_clip(seed, size=RENDER_SIZE, fps=FPS, sample_rate=TINY.spec.sample_rate)
     events = [[e.time, e.kind, e.material, e.loudness] for e in clip.events]
-    return clip.video, clip.audio, {"seed": seed, "caption": clip.caption, "events": events}
+    return shrink(clip.video), clip.audio, {"seed": seed, "caption": clip.caption, "events": events}
+
+
+def shrink(video: np.ndarray) -> np.ndarray:
+    """(T, H, W, 3) uint8 to (T, SIZE, SIZE, 3)."""
+    return sync_frame(SIZE)(torch.from_numpy(video).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
 
 
 def render(args):
@@ -101,6 +117,15 @@ def device() -> torch.device:
 
 def autocast():
     return torch.autocast(device().type, torch.bfloat16)
+
+
+@contextlib.contextmanager
+def fast_attention():
+    """On a CPU the fused kernel's backward pass is several times slower than plain matrix products at our sizes."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with sdpa_kernel(SDPBackend.MATH) if device().type == "cpu" else contextlib.nullcontext():
+        yield
 
 
 def fit(name: str, work: Path, minutes: float, model: nn.Module, step_loss, lr: float, weight_decay: float = 1e-4):
@@ -132,7 +157,8 @@ def fit(name: str, work: Path, minutes: float, model: nn.Module, step_loss, lr: 
         progress = elapsed / (minutes * 60)
         for group in optimizer.param_groups:
             group["lr"] = lr * min(1.0, progress / 0.02 + 1e-3) * (0.5 + 0.5 * math.cos(math.pi * progress))
-        scalars = step_loss(np.random.default_rng((hash_name(name), step)))
+        with fast_attention():
+            scalars = step_loss(np.random.default_rng((hash_name(name), step)))
         if not torch.isfinite(scalars["loss"]):
             raise SystemExit(f"{name}: loss is not finite at step {step}; run again to go on from {path}")
         optimizer.zero_grad(set_to_none=True)
@@ -174,22 +200,19 @@ def generator(rng: np.random.Generator) -> torch.Generator:
     return torch.Generator(device()).manual_seed(int(rng.integers(2**62)))
 
 
-def jitter(frames: Tensor, rng: np.random.Generator) -> Tensor:
-    """uint8 frames (B, ..., 3, H, W): flip, brightness, contrast, tint and shift per sample, float in [0, 255]."""
-    x = frames.float()
-    batch = len(x)
-    shape = (batch, *[1] * (x.ndim - 1))
-
-    def uniform(low, high, shape):
-        return torch.from_numpy(rng.uniform(low, high, shape).astype(np.float32)).to(x.device)
-
-    tint = uniform(0.85, 1.15, (batch, *[1] * (x.ndim - 4), 3, 1, 1))
-    x = (x - 128) * uniform(0.7, 1.3, shape) + 128 + uniform(-25, 25, shape)
-    x = (x * tint).clamp(0, 255)
-    flip = torch.from_numpy(rng.random(batch) < 0.5).to(x.device)
-    x = torch.where(flip.view(shape), x.flip(-1), x)
-    dy, dx = rng.integers(-6, 7, 2)
-    return x.roll((int(dy), int(dx)), dims=(-2, -1))
+def jitter(frames: np.ndarray, rng: np.random.Generator) -> Tensor:
+    """uint8 frames (B, ..., H, W, 3) to uint8 (B, ..., 3, H, W): flip, shift, brightness, contrast, tint per sample."""
+    out = torch.empty((*frames.shape[:-3], 3, *frames.shape[-3:-1]), dtype=torch.uint8)
+    levels = np.arange(256, dtype=np.float32)
+    for row, x in zip(out, frames, strict=True):
+        if rng.random() < 0.5:
+            x = x[..., ::-1, :]
+        x = np.roll(x, rng.integers(-4, 5, 2), axis=(-3, -2))
+        gain, offset, tint = rng.uniform(0.7, 1.3), rng.uniform(-25, 25), rng.uniform(0.85, 1.15, 3)
+        for c in range(3):  # one table look-up per channel instead of float arithmetic on every pixel
+            table = (((levels - 128) * gain + 128 + offset) * tint[c]).clip(0, 255).astype(np.uint8)
+            row.select(-3, c).copy_(torch.from_numpy(table[x[..., c]]))
+    return out.to(device())
 
 
 # ---------------------------------------------------------------- the parts
@@ -200,7 +223,6 @@ def train_clip(args):
     clips = Clips(args.work, "train")
     model = build_clip(TINY.clip)
     model.logit_scale.data.fill_(math.log(10.0))
-    resize = clip_frame(TINY.clip.frame_size)
     captions = [m["caption"] for m in clips.meta]
     tokens = tokenize(captions)
     unique = {c: i for i, c in enumerate(sorted(set(captions)))}
@@ -209,8 +231,8 @@ def train_clip(args):
     def step_loss(rng):
         rows = np.sort(rng.choice(len(clips), min(128, len(clips)), replace=False))
         picks = rng.integers(0, FRAMES, len(rows))
-        frames = torch.from_numpy(np.stack([clips.video[r, k] for r, k in zip(rows, picks, strict=True)]))
-        frames = jitter(resize(frames.permute(0, 3, 1, 2)).to(device()), rng)
+        frames = np.stack([clips.video[r, k] for r, k in zip(rows, picks, strict=True)])
+        frames = jitter(frames, rng)
         same = (group[rows][:, None] == group[rows][None]).float().to(device())
         target = same / same.sum(1, keepdim=True)
         with autocast():
@@ -267,8 +289,7 @@ def train_sync(args):
         rows = np.sort(rng.integers(0, len(clips), args.batch))
         starts = rng.integers(0, (FRAMES - length) // step + 1, len(rows)) * step
         spans = [(r, slice(s, s + length)) for r, s in zip(rows, starts, strict=True)]
-        frames = torch.from_numpy(np.stack([clips.video[r, span] for r, span in spans])).permute(0, 1, 4, 2, 3)
-        frames = jitter(frames.to(device()), rng)
+        frames = jitter(np.stack([clips.video[r, span] for r, span in spans]), rng)
         is_contact = torch.from_numpy(np.stack([contact[r, span] for r, span in spans])).to(device())
         level = torch.from_numpy(np.stack([bands[r, span] for r, span in spans])).to(device())
         with autocast():
@@ -341,10 +362,10 @@ def train_vocoder(args):
 @torch.inference_mode()
 def extract(args):
     """Features and latents of every clip, by the code that inference uses."""
-    clip = ClipEncoder(trained("clip", args.work, build_clip(TINY.clip)), TINY.clip.frame_size)
+    model = trained("clip", args.work, build_clip(TINY.clip))
+    clip = ClipEncoder(model.visual, model)
     sync = trained("sync", args.work, SyncHeads()).encoder
     vae = trained("vae", args.work, VAE(TINY.vae)).fold()
-    resize = clip_frame(TINY.clip.frame_size)
     times = np.ceil(np.arange(TINY.spec.clip_len) / TINY.spec.clip_fps * FPS - 1e-9).astype(int)
     for split in ("val", "train"):
         clips = Clips(args.work, split)
@@ -354,7 +375,7 @@ def extract(args):
             frames = torch.from_numpy(clips.video[i].copy()).permute(0, 3, 1, 2)
             with autocast():
                 out["sync"].append(sync.encode(frames[None], chunk=24)[0].half().cpu())
-                out["clip"].append(clip.image(resize(frames[times])[None], chunk=64)[0].half().cpu())
+                out["clip"].append(clip.image(frames[times][None], chunk=64)[0].half().cpu())
             out["text"].append(clip.text([clips.meta[i]["caption"]])[0].half().cpu())
             posterior = vae.encode(mel[i : i + 1].to(device()))
             out["mean"].append(posterior.mean[0].T.half().cpu())

@@ -191,7 +191,8 @@ class Decoder(nn.Module):
         self.mid = Middle(widths[-1])
         # `up` is indexed by level, as in the files, and run from the last to the first
         self.up = nn.ModuleList(
-            Level(before, after, c.decoder_blocks) for before, after in zip([*widths[1:], widths[-1]], widths, strict=True)
+            Level(before, after, c.decoder_blocks)
+            for before, after in zip([*widths[1:], widths[-1]], widths, strict=True)
         )
         self.up[c.resample_level + 1].upsample = Upsample(widths[c.resample_level + 1])
         self.conv_out = MPConv1d(widths[0], c.mel_dim, 3)
@@ -249,7 +250,7 @@ class VAE(nn.Module):
         return self.decoder(latent) * self.data_std + self.data_mean
 
     def fold(self) -> "VAE":
-        """Fold the weight normalisation for inference; do it in float32, before any cast. Returns self, in eval mode."""
+        """Fold the weight normalisation for inference, in float32, before any cast. Returns self, in eval mode."""
         for module in self.modules():
             if isinstance(module, MPConv1d):
                 module.fold()

@@ -1,5 +1,6 @@
 """CLIP features through open_clip: one embedding per frame, one feature per text token."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ class ClipConfig:
     vision: dict[str, Any]
     text: dict[str, Any]
     quick_gelu: bool
-    frame_size: int  # frames are resized to this square; may exceed the model's image size (see ClipEncoder.image)
+    frame_size: int  # frames are resized to this square, pixels
 
 
 CLIP_DFN5B_H14 = ClipConfig(
@@ -40,6 +41,23 @@ def build_clip(config: ClipConfig) -> nn.Module:
     return model.eval()
 
 
+def build_vision(config: ClipConfig) -> nn.Module:
+    """Only the image tower: the `visual.*` part of `build_clip`'s keys."""
+    return build_clip(config).visual
+
+
+def build_text(config: ClipConfig) -> nn.Module:
+    """Everything but the image tower."""
+    model = build_clip(config)
+    del model.visual
+    return model
+
+
+def causal_mask(length: int) -> Tensor:
+    """(N, N) additive mask: a token sees itself and those before it."""
+    return torch.full((length, length), float("-inf")).triu(1)
+
+
 def tokenize(prompts: list[str]) -> Tensor:
     """Prompts to (B, 77) token ids: lower-cased BPE, cut with the end token last, zero padded."""
     from open_clip.tokenizer import SimpleTokenizer
@@ -47,35 +65,35 @@ def tokenize(prompts: list[str]) -> Tensor:
     return SimpleTokenizer(context_length=77)(prompts)
 
 
-class ClipEncoder(nn.Module):
-    """Frames and prompts to features. A tower that was never needed need not be loaded: see `vision` and `text`."""
+class ClipEncoder:
+    """Frames and prompts to features. Each tower may be absent: text-to-audio never loads the image tower."""
 
-    def __init__(self, model: nn.Module, frame_size: int):
-        super().__init__()
-        self.model = model
-        self.frame_size = frame_size
+    def __init__(self, vision: nn.Module | None, text: nn.Module | None):
+        self.vision = vision
+        self.text_tower = text
 
     @torch.inference_mode()
-    def image(self, frames: Tensor, chunk: int = 16) -> Tensor:
+    def image(self, frames: Tensor, chunk: int = 16, progress: Callable[[int, int], None] | None = None) -> Tensor:
         """uint8 frames (B, T, 3, H, W) to unit-length embeddings (B, T, D).
 
-        `frame_size` may be larger than the model's image size: the unpadded patch convolution then ignores the last
-        rows and columns (384 px in the 378 px model), as in training. `chunk` frames at a time bound the memory.
+        Frames may be larger than the model's image size: the unpadded patch convolution then ignores the last rows
+        and columns (384 px in the 378 px model), as in training. `chunk` frames at a time bound the memory.
         """
-        visual = self.model.visual
-        dtype, device = visual.conv1.weight.dtype, visual.conv1.weight.device
-        flat = frames.flatten(0, 1)
-        features = [
-            F.normalize(visual(clip_normalize(part.to(device)).to(dtype)), dim=-1) for part in flat.split(chunk)
-        ]
+        weight = self.vision.conv1.weight
+        flat, features = frames.flatten(0, 1), []
+        for part in flat.split(chunk):
+            pixels = clip_normalize(part.to(weight.device)).to(weight.dtype)
+            features.append(F.normalize(self.vision(pixels), dim=-1))
+            if progress is not None:
+                progress(sum(map(len, features)), len(flat))
         return torch.cat(features).unflatten(0, frames.shape[:2])
 
     @torch.inference_mode()
     def text(self, prompts: list[str]) -> Tensor:
         """Prompts to unit-length features of *every* token, (B, 77, D), without the text projection."""
-        m = self.model
-        tokens = tokenize(prompts).to(m.token_embedding.weight.device)
-        dtype = m.transformer.get_cast_dtype()
-        x = m.token_embedding(tokens).to(dtype) + m.positional_embedding.to(dtype)  # (B, 77, D)
-        x = m.ln_final(m.transformer(x, attn_mask=m.attn_mask))
-        return F.normalize(x, dim=-1)
+        m = self.text_tower
+        table = m.token_embedding.weight
+        tokens = tokenize(prompts).to(table.device)
+        x = m.token_embedding(tokens) + m.positional_embedding.to(table.dtype)  # (B, 77, D)
+        mask = causal_mask(x.shape[1]).to(x)
+        return F.normalize(m.ln_final(m.transformer(x, attn_mask=mask)), dim=-1)

@@ -1,5 +1,6 @@
 """Synchformer's visual half: divided space-time attention over short segments (Iashin et al., 2024, section 3)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -91,7 +92,14 @@ class SpatialAggregation(nn.TransformerEncoderLayer):
 
     def __init__(self, dim: int, num_heads: int):
         super().__init__(
-            dim, num_heads, 4 * dim, dropout=0.0, activation=F.gelu, layer_norm_eps=EPS, batch_first=True, norm_first=True
+            dim,
+            num_heads,
+            4 * dim,
+            dropout=0.0,
+            activation=F.gelu,
+            layer_norm_eps=EPS,
+            batch_first=True,
+            norm_first=True,
         )
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
 
@@ -101,9 +109,17 @@ class SpatialAggregation(nn.TransformerEncoderLayer):
 
 
 class PatchEmbed(nn.Module):
+    """Holds a convolution under the official file's name."""
+
     def __init__(self, conv: nn.Module):
         super().__init__()
         self.proj = conv
+
+    def tubelets(self, x: Tensor) -> Tensor:
+        """(B, 3, T, H, W) to (B, F, patches, D): kernel and stride are equal, so one matrix product does it."""
+        t, p, q = self.proj.kernel_size
+        x = rearrange(x, "b c (f t) (h p) (w q) -> b f (h w) (c t p q)", t=t, p=p, q=q)
+        return F.linear(x, self.proj.weight.flatten(1), self.proj.bias)
 
 
 class VisualExtractor(nn.Module):
@@ -126,9 +142,8 @@ class VisualExtractor(nn.Module):
             nn.init.trunc_normal_(parameter, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.patch_embed_3d.proj(x)  # (B, D, F, h, w)
-        frames = x.shape[2]
-        x = rearrange(x, "b d f h w -> b f (h w) d")
+        x = self.patch_embed_3d.tubelets(x)  # (B, F, patches, D)
+        frames = x.shape[1]
         x = x + self.pos_embed[:, 1:].unsqueeze(1) + self.temp_embed.unsqueeze(2)
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1)
         x = torch.cat([cls, x.flatten(1, 2)], dim=1)  # (B, 1 + F h w, D)
@@ -142,7 +157,7 @@ class VisualExtractor(nn.Module):
 class SynchformerVisual(nn.Module):
     """The visual encoder; keys are those of the official file's `vfeat_extractor.*` part."""
 
-    def __init__(self, config: SynchformerConfig = SynchformerConfig()):  # noqa: B008 (frozen)
+    def __init__(self, config: SynchformerConfig = SynchformerConfig()):
         super().__init__()
         self.config = config
         self.vfeat_extractor = VisualExtractor(config)
@@ -161,11 +176,16 @@ class SynchformerVisual(nn.Module):
         return rearrange(frames.unfold(1, c.segment_frames, c.segment_step), "b s c h w t -> b s t c h w")
 
     @torch.inference_mode()
-    def encode(self, frames: Tensor, chunk: int = 8) -> Tensor:
-        """uint8 frames at 25 fps (B, T, 3, H, W) to features (B, 8 S, D); `chunk` segments at a time bound the memory."""
+    def encode(self, frames: Tensor, chunk: int = 8, progress: Callable[[int, int], None] | None = None) -> Tensor:
+        """uint8 frames at 25 fps (B, T, 3, H, W) to features (B, 8 S, D); `chunk` segments at a time bound the memory.
+
+        Raises:
+            ValueError: fewer frames than one segment has.
+        """
         weight = self.vfeat_extractor.patch_embed_3d.proj.weight
-        segments = self.segment(frames)  # (B, S, 16, 3, H, W)
-        features = [
-            self(sync_normalize(part.to(weight.device)).to(weight.dtype)) for part in segments.split(chunk, dim=1)
-        ]
+        segments, features = self.segment(frames), []  # (B, S, 16, 3, H, W), a view
+        for part in segments.split(chunk, dim=1):
+            features.append(self(sync_normalize(part.to(weight.device)).to(weight.dtype)))
+            if progress is not None:
+                progress(sum(f.shape[1] for f in features), segments.shape[1])
         return torch.cat(features, dim=1).flatten(1, 2)

@@ -37,9 +37,18 @@ SIZES = {
     "small_44k": MMAudioConfig(latent_dim=40, hidden_dim=448, num_heads=7, joint_blocks=4, fused_blocks=8),
     "medium_44k": MMAudioConfig(latent_dim=40, hidden_dim=896, num_heads=14, joint_blocks=4, fused_blocks=8),
     "large_44k": MMAudioConfig(latent_dim=40, hidden_dim=896, num_heads=14, joint_blocks=7, fused_blocks=14),
-    "large_44k_v2": MMAudioConfig(latent_dim=40, hidden_dim=896, num_heads=14, joint_blocks=7, fused_blocks=14, v2=True),
+    "large_44k_v2": MMAudioConfig(
+        latent_dim=40, hidden_dim=896, num_heads=14, joint_blocks=7, fused_blocks=14, v2=True
+    ),
     "tiny_16k": MMAudioConfig(
-        latent_dim=20, hidden_dim=128, num_heads=2, joint_blocks=2, fused_blocks=4, clip_dim=64, sync_dim=128, text_dim=64
+        latent_dim=20,
+        hidden_dim=128,
+        num_heads=2,
+        joint_blocks=2,
+        fused_blocks=4,
+        clip_dim=64,
+        sync_dim=128,
+        text_dim=64,
     ),
 }
 

@@ -42,7 +42,7 @@ def test_clip(kit):
     config = ClipConfig(quick_gelu=True, frame_size=64, **case["config"])
     model = build_clip(config)
     load_strict(model, kit.weights(case), source="clip_tiny")
-    encoder, x = ClipEncoder(model, 64), kit.inputs(case)
+    encoder, x = ClipEncoder(model.visual, model), kit.inputs(case)
     out = {"token_ids": tokenize(x["prompts"]), "text_features": encoder.text(x["prompts"])}
     mean, std = torch.tensor(CLIP_MEAN).view(3, 1, 1), torch.tensor(CLIP_STD).view(3, 1, 1)
     for name, frames in (("image_features", x["frames"]), ("image_features_oversized", x["frames_oversized"])):

@@ -1,0 +1,433 @@
+"""The `mmaudio` command: generate (also `demo.py`), download, convert, info."""
+
+import argparse
+import json
+import re
+import sys
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from mmaudio.version import __version__
+
+USAGE_ERROR = 2
+SOME_FAILED = 1
+
+
+@dataclass
+class DemoConfig:
+    """Typed schema of configs/demo.yaml; `None` is "not set"."""
+
+    variant: str = "auto"
+    video: list[str] = field(default_factory=list)
+    image: str | None = None
+    prompt: str = ""
+    negative_prompt: str = ""
+    duration: float | None = None
+    cfg_strength: float = 4.5
+    num_steps: int = 25
+    solver: str = "euler"
+    seed: int = 42
+    num_samples: int = 1
+    output: str = "output"
+    lufs: float | None = None
+    mix_original: float | None = None
+    mask_away_clip: bool = False
+    skip_video_composite: bool = False
+    full_precision: bool = False
+    low_memory: bool = False
+    device: str | None = None
+    weights_dir: str | None = None
+    overwrite: bool = False
+
+
+GENERATE_HELP = """\
+Synthesise sound for a video, a picture, words, or both words and video.
+
+examples:
+  %(prog)s --video clip.mp4 --prompt "a metal ball bounces on wood"
+  %(prog)s --video holiday/ --output sounds          every video of a folder
+  %(prog)s --prompt "rain, distant thunder"           words alone, 8 seconds
+  %(prog)s --image still.jpg --prompt "waves" --duration 6
+  %(prog)s --video clip.mp4 --num_samples 4           four takes, seeds 42 to 45
+
+Writes OUTPUT/<name>.flac and, with a video or picture, OUTPUT/<name>.mp4 (the source's container; the pictures are
+copied, not encoded again). Result paths go to stdout, everything else to stderr. Exit code: 0 all written, 1 some of
+several inputs failed, 2 nothing could be done.
+"""
+
+
+def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
+    # Only given flags override configs/demo.yaml, so none has a default here.
+    add = parser.add_argument
+    inputs = parser.add_argument_group("input")
+    inputs.add_argument("--video", nargs="+", metavar="PATH", help="video files, folders or quoted globs")
+    inputs.add_argument("--image", metavar="PATH", help="a picture; the result is a still video")
+    inputs.add_argument("--prompt", help="what should be heard")
+    inputs.add_argument("--negative_prompt", help="what should not be heard")
+    inputs.add_argument(
+        "--duration", type=float, metavar="SECONDS", help="default: the clip's own length, at most 12 s"
+    )
+    model = parser.add_argument_group("model")
+    model.add_argument("--variant", help="auto (default: the best one installed) or a name from `mmaudio info`")
+    model.add_argument("--weights_dir", metavar="DIR", help="where to look for weight files first")
+    model.add_argument("--device", help="cuda, cuda:1, mps or cpu; default: the best there is")
+    model.add_argument("--full_precision", action="store_true", help="float32 also on a GPU")
+    model.add_argument("--low_memory", action="store_true", help="keep one part of the model in memory at a time")
+    sampling = parser.add_argument_group("sampling")
+    sampling.add_argument("--num_steps", type=int, help="solver steps (25)")
+    sampling.add_argument("--cfg_strength", type=float, help="guidance (4.5); below 1: none")
+    sampling.add_argument("--solver", help="euler (default), midpoint, heun, dopri5")
+    sampling.add_argument("--seed", type=int, help="of the first sample (42)")
+    sampling.add_argument("--num_samples", type=int, help="takes per input, with consecutive seeds (1)")
+    sampling.add_argument(
+        "--mask_away_clip", action="store_true", help="use only the timing of the video, not its content"
+    )
+    out = parser.add_argument_group("output")
+    out.add_argument("--output", metavar="DIR", help="output folder (output)")
+    out.add_argument("--overwrite", action="store_true", help="replace existing files")
+    out.add_argument("--skip_video_composite", action="store_true", help="write only the sound")
+    out.add_argument(
+        "--mix_original", type=float, metavar="DB", help="keep the video's own sound under ours, at this gain"
+    )
+    out.add_argument(
+        "--lufs", type=float, help="normalise loudness, e.g. -16 (true peak at most -1 dBTP); default: off"
+    )
+    add("overrides", nargs="*", metavar="key=value", help="any setting of configs/demo.yaml, in Hydra's syntax")
+
+
+class UsageError(Exception):
+    """A wrong argument; the message is one line for the user."""
+
+
+def config_dir() -> Path:
+    """`configs/`: inside an installed wheel, or beside the package in a checkout."""
+    package = Path(__file__).resolve().parent
+    return next(p for p in (package / "configs", package.parent / "configs") if (p / "demo.yaml").exists())
+
+
+def demo_config(args: argparse.Namespace) -> DemoConfig:
+    """configs/demo.yaml, then `key=value` words, then flags. Free text never meets Hydra's grammar."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    ConfigStore.instance().store("demo_schema", DemoConfig)
+    words = args.overrides
+    if wrong := [w for w in words if "=" not in w]:
+        raise UsageError(f"unexpected argument {wrong[0]!r}: quote prompts, and give videos after --video")
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            config = compose("demo", overrides=words)
+        for f in fields(DemoConfig):
+            value = getattr(args, f.name, None)
+            if value not in (None, False):
+                config[f.name] = value
+        return OmegaConf.to_object(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UsageError(f"setting: {str(error).splitlines()[0]}") from error
+
+
+def file_safe(text: str, limit: int = 60) -> str:
+    """A prompt as a file name."""
+    return re.sub(r"[^\w-]+", "_", text.strip().lower()).strip("_")[:limit] or "sound"
+
+
+def log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+class StageBar:
+    """One progress bar that follows the pipeline's stages."""
+
+    def __init__(self):
+        from tqdm import tqdm
+
+        self.bar = tqdm(total=0, disable=None, leave=False, dynamic_ncols=True, delay=0.5)
+        self.stage = ""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage != self.stage:
+            self.stage = stage
+            self.bar.reset(total=total or None)
+            self.bar.set_description(stage)
+        self.bar.total = total or None
+        self.bar.n = done
+        self.bar.refresh()
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One input and the stem of its results."""
+
+    source: Path | None
+    is_image: bool
+    stem: str
+
+
+def plan_jobs(config: DemoConfig) -> list[Job]:
+    from mmaudio.media import find_videos
+
+    if config.video and config.image:
+        raise UsageError("give --video or --image, not both")
+    if config.image:
+        return [Job(Path(config.image), True, Path(config.image).stem)]
+    if not config.video:
+        if not config.prompt:
+            raise UsageError("nothing to do: give --video, --image or --prompt (see --help)")
+        return [Job(None, False, file_safe(config.prompt))]
+    jobs, seen = [], {}
+    for path in find_videos(config.video):
+        seen[path.stem] = seen.get(path.stem, 0) + 1
+        stem = path.stem if seen[path.stem] == 1 else f"{path.stem}_{seen[path.stem]}"
+        jobs.append(Job(path, False, stem))
+    return jobs
+
+
+def check_writable(folder: Path) -> None:
+    """Fail before the work, not after it. Leaves nothing behind that was not there."""
+    import tempfile
+
+    existing = folder
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise UsageError(f"{folder}: cannot be the output folder, {existing} is a file; choose another --output")
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot write here ({error.strerror}); choose another --output") from error
+
+
+def targets(config: DemoConfig, job: Job) -> list[tuple[Path, Path | None]]:
+    """(sound, video or None) for every sample of a job."""
+    folder, names = Path(config.output), [job.stem]
+    if config.num_samples > 1:
+        names = [f"{job.stem}_{i + 1}" for i in range(config.num_samples)]
+    with_video = job.source is not None and not config.skip_video_composite
+    suffix = ".mp4"
+    if with_video and job.source.suffix.lower() in (".mkv", ".mov", ".webm", ".m4v"):
+        suffix = job.source.suffix.lower()
+    return [(folder / f"{n}.flac", folder / f"{n}{suffix}" if with_video else None) for n in names]
+
+
+def run_job(pipe, config: DemoConfig, job: Job) -> None:
+    from mmaudio.loudness import normalize_loudness
+
+    bar = StageBar()
+    try:
+        generations = pipe(
+            video=None if job.is_image else job.source,
+            image=job.source if job.is_image else None,
+            prompt=config.prompt,
+            negative_prompt=config.negative_prompt,
+            duration=config.duration,
+            num_steps=config.num_steps,
+            cfg_strength=config.cfg_strength,
+            seed=config.seed,
+            num_samples=config.num_samples,
+            solver=config.solver,
+            mask_away_clip=config.mask_away_clip,
+            progress=bar,
+        )
+    finally:
+        bar.close()
+    for note in generations[0].notes:
+        log(f"note: {note}")
+    written: list[Path] = []
+    try:
+        for generation, (sound, video) in zip(generations, targets(config, job), strict=True):
+            if config.lufs is not None:
+                generation.audio, note = normalize_loudness(generation.audio, generation.sample_rate, config.lufs)
+                log(f"note: {note}")
+            sound.parent.mkdir(parents=True, exist_ok=True)
+            written.append(generation.save(sound, overwrite=config.overwrite))
+            if video is not None:
+                result = generation.save_video(video, mix_original=config.mix_original, overwrite=config.overwrite)
+                written.append(result.path)
+                for note in result.notes:
+                    log(f"note: {note}")
+    except BaseException:
+        for path in written:  # half a job's results would look like a whole one's
+            path.unlink(missing_ok=True)
+        raise
+    took = sum(seconds for stage, seconds in pipe.timings.items() if not stage.startswith("load "))
+    loading = sum(pipe.timings.values()) - took
+    log(f"{generations[0].duration:.2f} s of sound in {took:.1f} s (and {loading:.1f} s loading)")
+    for path in written:
+        print(path, flush=True)
+
+
+def expected_errors() -> tuple[type[Exception], ...]:
+    from mmaudio.media import MediaError
+    from mmaudio.weights import WeightError
+
+    return (MediaError, WeightError, ValueError, UsageError)
+
+
+def generate(args: argparse.Namespace) -> int:
+    config = demo_config(args)
+    jobs = plan_jobs(config)
+    if config.num_samples < 1:
+        raise UsageError(f"--num_samples must be at least 1, got {config.num_samples}")
+    check_writable(Path(config.output))
+    if not config.overwrite:
+        planned = [path for job in jobs for pair in targets(config, job) for path in pair if path is not None]
+        if existing := [path for path in planned if path.exists()]:
+            raise UsageError(f"{existing[0]}: exists already; add --overwrite or choose another --output")
+
+    import torch
+
+    from mmaudio.catalogue import best_installed, load
+    from mmaudio.variants import PREFERENCE
+
+    name = config.variant
+    if name == "auto":
+        name = best_installed(config.weights_dir)
+        better = "" if name == PREFERENCE[0] else f"; for the best one: mmaudio download {PREFERENCE[0]}"
+        log(f"variant: {name} (the best one on this machine{better})")
+    try:
+        device = torch.device(config.device) if config.device else None
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"--device {config.device}: not usable here ({str(error).splitlines()[0]})") from error
+    dtype = torch.float32 if config.full_precision else None
+    pipe = load(name, device=device, dtype=dtype, weights_dir=config.weights_dir, low_memory=config.low_memory)
+    log(f"using {pipe.variant.name} on {pipe.device}, {str(pipe.dtype).removeprefix('torch.')}, seed {config.seed}")
+
+    failures = 0
+    for i, job in enumerate(jobs, start=1):
+        if len(jobs) > 1:
+            log(f"[{i}/{len(jobs)}] {job.source}")
+        try:
+            run_job(pipe, config, job)
+        except expected_errors() as error:
+            if len(jobs) == 1:
+                raise
+            failures += 1
+            log(f"error: {error}")
+    if failures:
+        log(f"{failures} of {len(jobs)} inputs failed")
+    return SOME_FAILED if failures else 0
+
+
+def download_command(args: argparse.Namespace) -> int:
+    from mmaudio.variants import get_variant
+    from mmaudio.weights import download, download_dir, find
+
+    variant = get_variant(args.variant)
+    if variant.bundled:
+        log(f"{variant.name} is bundled with the package; nothing to download")
+        return 0
+    folder = download_dir(args.weights_dir)
+    log(f"licence: {variant.licence}")
+    for file in variant.files.present.values():
+        here = find(file, args.weights_dir)
+        if here is None:
+            log(f"{file.name} ({file.size or 'size not published'}) -> {folder}")
+            here = download(file, folder)
+        print(here, flush=True)
+    return 0
+
+
+def convert_command(args: argparse.Namespace) -> int:
+    import dataclasses
+
+    from mmaudio.variants import get_variant
+    from mmaudio.weights import convert
+
+    config = None
+    if args.variant:
+        variant = get_variant(args.variant)
+        config = {"variant": variant.name, "network": dataclasses.asdict(variant.network)}
+    target = Path(args.target) if args.target else Path(args.source).with_suffix(".safetensors")
+    if target.suffix != ".safetensors":
+        raise UsageError(f"{target}: the target must end in .safetensors")
+    if target.exists() and not args.overwrite:
+        raise UsageError(f"{target}: exists already; add --overwrite")
+    convert(args.source, target, config=config)
+    print(target)
+    return 0
+
+
+def info_command(args: argparse.Namespace) -> int:
+    from mmaudio.catalogue import list_variants
+    from mmaudio.variants import get_variant
+    from mmaudio.weights import find, search_dirs
+
+    if args.variant:
+        variant = get_variant(args.variant)
+        print(f"{variant.name}: {variant.about}\nlicence: {variant.licence}")
+        print(json.dumps({"network": vars(variant.network), "spec": vars(variant.spec)}, indent=2))
+        for part, file in variant.files.present.items():
+            where = find(file, args.weights_dir) or f"missing, {file.size or 'size not published'}: {file.url}"
+            print(f"{part:8s} {file.name}: {where}\n         licence: {file.licence}")
+        return 0
+    print(f"mmaudio {__version__}")
+    for row in list_variants(args.weights_dir):
+        rate, millions = f"{row.sample_rate / 1000:g} kHz", f"{row.parameters / 1e6:.0f}M"
+        print(f"{row.name:14s} {millions:>6s} {rate:>9s}  {row.weights:8s} {row.about}")
+    print("weights are searched in: " + ", ".join(map(str, search_dirs(args.weights_dir))))
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mmaudio", description="Sound for silent video.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    generating = commands.add_parser(
+        "generate", help="synthesise sound for videos, a picture or words", description=GENERATE_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add_generate_arguments(generating)
+    generating.set_defaults(run=generate)
+
+    downloading = commands.add_parser("download", help="fetch an official variant's weights (resumes, checks)")
+    downloading.add_argument("variant", help="a name from `mmaudio info`")
+    downloading.add_argument("--weights_dir", metavar="DIR", help="default: $MMAUDIO_WEIGHTS or the cache folder")
+    downloading.set_defaults(run=download_command)
+
+    converting = commands.add_parser("convert", help="rewrite a checkpoint as safetensors")
+    converting.add_argument("source", help=".pth, .pt, .bin or .safetensors")
+    converting.add_argument("target", nargs="?", help="default: the source's name with .safetensors")
+    converting.add_argument("--variant", help="store this variant's configuration in the file's metadata")
+    converting.add_argument("--overwrite", action="store_true")
+    converting.set_defaults(run=convert_command)
+
+    telling = commands.add_parser("info", help="list the variants, or tell all about one")
+    telling.add_argument("variant", nargs="?")
+    telling.add_argument("--weights_dir", metavar="DIR")
+    telling.set_defaults(run=info_command)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:
+        log("stopped")
+        return 130
+    except expected_errors() as error:
+        log("error: " + " ".join(str(error).split()))
+        return USAGE_ERROR
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run(build_parser().parse_args(argv))
+
+
+def demo(argv: list[str] | None = None) -> int:
+    """`demo.py`: `mmaudio generate` without the word."""
+    parser = argparse.ArgumentParser(
+        prog="demo.py", description=GENERATE_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_generate_arguments(parser)
+    args = parser.parse_args(argv)
+    args.run = generate
+    return run(args)

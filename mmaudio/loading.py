@@ -1,0 +1,64 @@
+"""Build the parts of a variant and fill them from weight files: on the meta device first, so nothing is held twice."""
+
+import os
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from mmaudio.codec.codec import AudioCodec
+from mmaudio.codec.mel import MelSpectrogram
+from mmaudio.codec.vae import VAE
+from mmaudio.codec.vocoder import BigVGANConfig, GriffinLim, load_bigvgan
+from mmaudio.features.clip import build_text, build_vision
+from mmaudio.features.synchformer import SynchformerVisual
+from mmaudio.model.network import LEGACY_KEYS, MMAudio
+from mmaudio.variants import Variant
+from mmaudio.weights import WeightFile, fetch, load_strict, read_state
+
+WeightsDir = str | os.PathLike | None
+
+
+def _fill(build, file: WeightFile, weights_dir: WeightsDir, **options) -> nn.Module:
+    path = fetch(file, weights_dir)
+    with torch.device("meta"):
+        module = build()
+    load_strict(module, read_state(path), source=path, **options)
+    return module.eval().requires_grad_(False)
+
+
+def load_network(variant: Variant, weights_dir: WeightsDir = None) -> MMAudio:
+    return _fill(lambda: MMAudio(variant.network), variant.files.network, weights_dir, drop=LEGACY_KEYS)
+
+
+def load_codec(variant: Variant, weights_dir: WeightsDir = None, dtype: torch.dtype = torch.float32) -> AudioCodec:
+    """VAE and vocoder; weight norms are folded in float32 before the cast to `dtype`. The mel stays float32."""
+    vae = _fill(lambda: VAE(variant.vae), variant.files.vae, weights_dir).fold().to(dtype)
+    if isinstance(variant.vocoder, BigVGANConfig):
+        path: Path = fetch(variant.files.vocoder, weights_dir)
+        vocoder = load_bigvgan(variant.vocoder, read_state(path), source=str(path)).requires_grad_(False).to(dtype)
+    else:
+        vocoder = GriffinLim(variant.vocoder)
+    return AudioCodec(MelSpectrogram(variant.mel), vae, vocoder)
+
+
+def load_clip_text(variant: Variant, weights_dir: WeightsDir = None) -> nn.Module:
+    return _fill(
+        lambda: build_text(variant.clip), variant.files.clip, weights_dir,
+        rename=lambda key: None if key.startswith("visual.") else key,
+    )  # fmt: skip
+
+
+def load_clip_vision(variant: Variant, weights_dir: WeightsDir = None) -> nn.Module:
+    return _fill(
+        lambda: build_vision(variant.clip), variant.files.clip, weights_dir,
+        rename=lambda key: key.removeprefix("visual.") if key.startswith("visual.") else None,
+    )  # fmt: skip
+
+
+def load_sync(variant: Variant, weights_dir: WeightsDir = None) -> SynchformerVisual:
+    """The visual half only; the official file's audio half and offset head are for evaluation."""
+    return _fill(
+        lambda: SynchformerVisual(variant.sync), variant.files.sync, weights_dir,
+        rename=lambda key: key if key.startswith("vfeat_extractor.") else None,
+    )  # fmt: skip

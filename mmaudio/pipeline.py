@@ -1,0 +1,395 @@
+"""A video, a picture or words in; sound out. Every stage of the method is named here once, in order."""
+
+import base64
+import contextlib
+import io
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mmaudio import flow
+from mmaudio.features.clip import ClipEncoder
+from mmaudio.features.frames import clip_frame, sync_frame
+from mmaudio.loading import load_clip_text, load_clip_vision, load_codec, load_network, load_sync
+from mmaudio.media import MediaError, VideoFrames, mux, probe, read_image, read_video, still_video, write_audio
+from mmaudio.media.probe import IMAGE_SUFFIXES
+from mmaudio.model.network import Conditions
+from mmaudio.sequence import SequenceSpec
+from mmaudio.variants import Variant, get_variant
+
+DEFAULT_DURATION = 8.0  # seconds; what the networks were trained with
+MAX_WHOLE_CLIP = 12.0  # a longer video is cut to DEFAULT_DURATION unless a duration is asked for
+MAX_DURATION = 30.0  # seconds; attention grows with the square, and quality falls away from the trained length
+FADE = 0.02  # seconds of fade-out where a video runs on after its last usable frame
+
+Progress = Callable[[str, int, int], None]  # (stage, done, total); raise from it to cancel
+
+
+@dataclass
+class Generation:
+    """One generated sound. In a notebook it shows itself as a player."""
+
+    audio: Tensor  # (channels, samples) float32 in [-1, 1], on the CPU
+    sample_rate: int
+    latents: Tensor  # (L, C) unnormalised latents the audio was decoded from
+    seed: int
+    variant: str
+    prompt: str
+    duration: float  # seconds
+    source: Path | None = None  # the video or picture it was made for
+    is_picture: bool = False
+    notes: tuple[str, ...] = ()  # one line each, for the user
+
+    def save(self, path: str | os.PathLike, *, overwrite: bool = True) -> Path:
+        """Write the sound (.flac, .wav, .mp3, .ogg, .m4a). Raises MediaError; nothing half-written stays."""
+        if not overwrite and Path(path).exists():
+            raise MediaError(f"{path}: exists already; choose another name or overwrite it")
+        return write_audio(path, self.audio, self.sample_rate)
+
+    def save_video(self, path: str | os.PathLike, *, mix_original: float | None = None, overwrite: bool = True):
+        """Write the source with this sound; pictures are copied, not encoded again. Returns a `media.MuxResult`.
+
+        mix_original: gain in dB for the source's own sound, mixed under this one; None replaces it.
+        """
+        if self.source is None:
+            raise MediaError(f"{path}: made from words alone, there is no video to write; use save()")
+        if self.is_picture:
+            return still_video(self.source, self.audio, self.sample_rate, path, overwrite=overwrite)
+        return mux(
+            self.source, self.audio, self.sample_rate, path,
+            duration=self.duration, mix_original=mix_original, overwrite=overwrite,
+        )  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        import soundfile
+
+        buffer = io.BytesIO()
+        soundfile.write(buffer, self.audio.T.numpy(), self.sample_rate, format="WAV", subtype="PCM_16")
+        data = base64.b64encode(buffer.getvalue()).decode()
+        return f'<audio controls src="data:audio/wav;base64,{data}"></audio>'
+
+
+@dataclass
+class Inputs:
+    """What one clip gives to the encoders; None where that modality is missing."""
+
+    clip: Tensor | None  # uint8 (T, 3, H, W); a picture is one frame
+    sync: Tensor | None  # uint8 (T, 3, h, w)
+    spec: SequenceSpec
+    duration: float  # seconds of sound wanted; may exceed spec.duration by a fraction of a frame
+    source: Path | None = None
+    is_picture: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+def best_device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+class Pipeline:
+    """All parts of one variant; each is loaded when it is first needed.
+
+    Args:
+        variant: a name from `mmaudio.list_variants()`, or a `Variant`.
+        device: None is the best available.
+        dtype: of network, codec and encoders; None is bfloat16 on CUDA and float32 elsewhere. The sinusoid tables, the
+            rotary tables and the weight folding stay float32 under every dtype.
+        weights_dir: where to look for weight files first.
+        low_memory: keep one part in memory at a time and run guidance as two passes.
+
+    Attributes:
+        timings: seconds per stage of the last call.
+    """
+
+    def __init__(
+        self,
+        variant: str | Variant,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        weights_dir: str | os.PathLike | None = None,
+        low_memory: bool = False,
+    ):
+        self.variant = get_variant(variant) if isinstance(variant, str) else variant
+        self.device = torch.device(device) if device is not None else best_device()
+        self.dtype = dtype or (torch.bfloat16 if self.device.type == "cuda" else torch.float32)
+        self.weights_dir = weights_dir
+        self.low_memory = low_memory
+        self.timings: dict[str, float] = {}
+        self._parts: dict[str, torch.nn.Module] = {}
+
+    # ---- parts
+
+    def part(self, name: str) -> torch.nn.Module:
+        """ "network", "codec", "clip_text", "clip_vision" or "sync", on the device; loads it if it is not there yet."""
+        if name not in self._parts:
+            if self.low_memory:
+                self.release()
+            with self._timed(f"load {name}"):
+                if name == "codec":  # folds weight norms in float32 before its cast
+                    part = load_codec(self.variant, self.weights_dir, self.dtype)
+                    self._parts[name] = part.to(self.device)
+                else:
+                    load = {
+                        "network": load_network,
+                        "clip_text": load_clip_text,
+                        "clip_vision": load_clip_vision,
+                        "sync": load_sync,
+                    }[name]
+                    self._parts[name] = load(self.variant, self.weights_dir).to(self.device, self.dtype)
+        return self._parts[name]
+
+    def release(self, *names: str) -> None:
+        """Drop parts from memory (all of them by default); they are loaded again when needed."""
+        for name in names or tuple(self._parts):
+            self._parts.pop(name, None)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    # ---- stages
+
+    def read(
+        self,
+        video: str | os.PathLike | VideoFrames | None = None,
+        image: str | os.PathLike | Tensor | None = None,
+        duration: float | None = None,
+        progress: Progress | None = None,
+    ) -> Inputs:
+        """Files to frames at the sizes and rates the encoders take.
+
+        Raises:
+            MediaError: a file cannot be used.
+            ValueError: a duration out of range.
+        """
+        if video is not None and image is not None:
+            raise ValueError("give a video or an image, not both")
+        if duration is not None and not (math.isfinite(duration) and duration > 0):
+            raise ValueError(f"duration must be a positive number of seconds, got {duration}")
+        shortest = self.variant.spec.min_duration
+        if duration is not None and not shortest <= duration <= MAX_DURATION:
+            raise ValueError(f"duration must be between {shortest:g} and {MAX_DURATION:g} seconds, got {duration:g}")
+
+        to_clip, to_sync = clip_frame(self.variant.clip.frame_size), sync_frame(self.variant.sync.frame_size)
+        if video is not None and not isinstance(video, VideoFrames):
+            info = probe(video)
+            if info.kind == "audio":
+                raise MediaError(f"{video}: has no video; give a video, or words alone with --prompt")
+            if info.kind == "image":
+                if Path(video).suffix.lower() not in IMAGE_SUFFIXES:
+                    raise MediaError(f"{video}: has one single frame; use it as a picture with --image")
+                video, image = None, video
+        if image is not None:
+            picture = image if isinstance(image, Tensor) else read_image(image)
+            source = None if isinstance(image, Tensor) else Path(image)
+            duration = duration or DEFAULT_DURATION
+            return Inputs(to_clip(picture)[None], None, self._spec(duration), duration, source, is_picture=True)
+        if video is None:
+            duration = duration or DEFAULT_DURATION
+            return Inputs(None, None, self._spec(duration), duration)
+
+        notes, source, length = [], None, duration
+        if isinstance(video, VideoFrames):
+            frames = video
+            frames_clip = torch.stack([to_clip(f) for f in frames.clip])
+            frames_sync = torch.stack([to_sync(f) for f in frames.sync])
+        else:
+            source, length = Path(video), info.duration
+            if duration is None and length is not None and length > MAX_WHOLE_CLIP:
+                duration = DEFAULT_DURATION
+                notes.append(
+                    f"the video is {length:.1f} s long: took its first {duration:g} s (choose with --duration)"
+                )
+            report = None if progress is None else lambda done, total: progress("decode", done, total)
+            frames = read_video(video, duration, clip_transform=to_clip, sync_transform=to_sync, progress=report)
+            frames_clip, frames_sync = frames.clip, frames.sync
+            notes += frames.warnings
+        if frames.duration < shortest:
+            raise MediaError(
+                f"{source or 'video'}: only {frames.duration:.2f} s of video, needs at least {shortest:g} s; "
+                "use a longer clip, or one frame of it with --image"
+            )
+        # The last slot of a whole clip is often past its last frame: the sound still runs to the end of the picture.
+        wanted = min(x for x in (duration, length, MAX_DURATION) if x is not None) if source else frames.duration
+        wanted = max(wanted, frames.duration) if wanted - frames.duration < 1 else frames.duration
+        return Inputs(frames_clip, frames_sync, self._spec(frames.duration), wanted, source, notes=notes)
+
+    def _spec(self, duration: float) -> SequenceSpec:
+        return self.variant.spec.with_duration(duration)
+
+    @torch.inference_mode()
+    def encode(
+        self,
+        inputs: Inputs,
+        prompt: str = "",
+        negative_prompt: str = "",
+        mask_away_clip: bool = False,
+        progress: Progress | None = None,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor]:
+        """Frames and words to features: clip (1, T, D), sync (1, S, D), text (1, 77, D), negative text (1, 77, D).
+
+        A missing modality is None and becomes the network's learned empty feature; `mask_away_clip` drops the CLIP
+        frames but keeps the sync features.
+        """
+        clip = sync = text = None
+        if inputs.clip is not None and not mask_away_clip:
+            with self._stage("CLIP", progress) as report:
+                encoder = ClipEncoder(self.part("clip_vision"), None)
+                clip = encoder.image(inputs.clip[None], progress=report)
+                if inputs.is_picture:
+                    clip = clip.expand(-1, inputs.spec.clip_len, -1)
+        if inputs.sync is not None:
+            with self._stage("sync", progress) as report:
+                sync = self.part("sync").encode(inputs.sync[None], progress=report)
+        with self._stage("text", progress):
+            encoder = ClipEncoder(None, self.part("clip_text"))
+            if prompt:
+                text, negative = encoder.text([prompt, negative_prompt]).chunk(2)
+            else:
+                negative = encoder.text([negative_prompt])
+        return clip, sync, text, negative
+
+    @torch.inference_mode()
+    def conditions(self, features, spec: SequenceSpec, batch: int = 1) -> tuple[Conditions, Conditions]:
+        """Features of one clip to the conditions of the two guidance branches, repeated `batch` times."""
+
+        def repeated(x):
+            return None if x is None else x.expand(batch, -1, -1)
+
+        network = self.part("network")
+        clip, sync, text, negative = map(repeated, features)
+        conditional = network.encode_conditions(clip, sync, text, spec, batch=batch)
+        return conditional, network.null_conditions(batch, spec, negative)
+
+    @torch.inference_mode()
+    def solve(
+        self,
+        conditional: Conditions,
+        null: Conditions,
+        spec: SequenceSpec,
+        seeds: list[int],
+        *,
+        num_steps: int = 25,
+        cfg_strength: float = 4.5,
+        solver: str = "euler",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Tensor:
+        """Noise to unnormalised latents (B, L, C); one seed per sample."""
+        if solver not in flow.SOLVERS:
+            raise ValueError(f"unknown solver {solver!r}: expected one of {', '.join(flow.SOLVERS)}")
+        network = self.part("network")
+        shape = (spec.latent_len, network.config.latent_dim)
+        x0 = flow.initial_noise(seeds, shape, device=self.device, dtype=self.dtype)
+        velocity = flow.guided(network, conditional, null, cfg_strength, two_passes=self.low_memory)
+        return network.unnormalize(flow.SOLVERS[solver](velocity, x0, num_steps, progress=progress))
+
+    # ---- the whole way
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        video: str | os.PathLike | VideoFrames | None = None,
+        prompt: str = "",
+        negative_prompt: str = "",
+        *,
+        image: str | os.PathLike | Tensor | None = None,
+        duration: float | None = None,
+        num_steps: int = 25,
+        cfg_strength: float = 4.5,
+        seed: int = 42,
+        num_samples: int = 1,
+        solver: str = "euler",
+        mask_away_clip: bool = False,
+        progress: Progress | None = None,
+    ) -> list[Generation]:
+        """Generate sound for a video, a picture (uint8 (3, H, W) or a file) or words alone.
+
+        Args:
+            video: a file, or frames from `mmaudio.media.read_video` without transforms.
+            duration: seconds; None is the clip's own length (8 s for pictures, words, and videos over 12 s).
+            cfg_strength: guidance; below 1 there is none.
+            seed: of the first sample; sample i uses seed + i, and does not depend on how many there are.
+
+        Raises:
+            MediaError: the input cannot be used.
+            WeightError: weights are missing or do not fit.
+            ValueError: an argument is out of range.
+        """
+        if num_samples < 1 or num_steps < 1:
+            raise ValueError(f"num_samples and num_steps must be at least 1, got {num_samples} and {num_steps}")
+        if not math.isfinite(cfg_strength):
+            raise ValueError(f"cfg_strength must be a number, got {cfg_strength}")
+        if not 0 <= seed < 2**63 - num_samples:
+            raise ValueError(f"seed must be between 0 and 2^63, got {seed}")
+        self.timings = {}
+        with self._stage("decode", progress):
+            inputs = self.read(video, image, duration, progress)
+        features = self.encode(inputs, prompt, negative_prompt, mask_away_clip, progress)
+        with self._stage("conditions", progress):
+            conditional, null = self.conditions(features, inputs.spec, num_samples)
+        seeds = [seed + i for i in range(num_samples)]
+        with self._stage("solve", progress) as report:
+            latents = self.solve(
+                conditional, null, inputs.spec, seeds,
+                num_steps=num_steps, cfg_strength=cfg_strength, solver=solver, progress=report,
+            )  # fmt: skip
+        del conditional, null
+        codec = self.part("codec")
+        with self._stage("VAE", progress):
+            mel = codec.decode_mel(latents)
+        with self._stage("vocoder", progress):
+            waves = torch.cat([codec.vocode(one) for one in mel.split(1)]).cpu()  # (B, 1, N): memory of one at a time
+        if not torch.isfinite(waves).all():
+            raise ValueError("the network produced values that are not finite; try --full_precision or other weights")
+        if self.low_memory:
+            self.release()
+        return [
+            Generation(
+                audio=_fit(wave, inputs.spec.duration, inputs.duration, codec.sample_rate),
+                sample_rate=codec.sample_rate,
+                latents=latent.float().cpu(),
+                seed=sample_seed,
+                variant=self.variant.name,
+                prompt=prompt,
+                duration=inputs.duration,
+                source=inputs.source,
+                is_picture=inputs.is_picture,
+                notes=tuple(inputs.notes),
+            )
+            for wave, latent, sample_seed in zip(waves, latents, seeds, strict=True)
+        ]
+
+    @contextlib.contextmanager
+    def _timed(self, name: str):
+        began = time.perf_counter()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - began
+
+    @contextlib.contextmanager
+    def _stage(self, name: str, progress: Progress | None):
+        """Time a stage (loading of its weights apart) and hand out its (done, total) progress callback."""
+        if progress is not None:
+            progress(name, 0, 0)
+        loading = sum(v for k, v in self.timings.items() if k.startswith("load "))
+        with self._timed(name):
+            yield None if progress is None else lambda done, total: progress(name, done, total)
+        self.timings[name] -= sum(v for k, v in self.timings.items() if k.startswith("load ")) - loading
+
+
+def _fit(wave: Tensor, covered: float, wanted: float, sample_rate: int) -> Tensor:
+    """(1, N) to exactly `wanted` seconds: whole latents are longer, and after the last usable frame comes silence."""
+    wave = wave[:, : round(min(covered, wanted) * sample_rate)]
+    missing = round(wanted * sample_rate) - wave.shape[1]
+    if missing > 0:
+        fade = round(FADE * sample_rate)
+        wave[:, -fade:] *= torch.linspace(1, 0, fade)
+        wave = torch.nn.functional.pad(wave, (0, missing))
+    return wave.clone()
