@@ -117,30 +117,33 @@ def _read_ffmpeg(path: Path, duration: float | None, start: Fraction) -> tuple[n
         if stream.codec_context is None:
             raise MediaError(f"{path}: its audio codec is unknown here; convert it to AAC, FLAC or WAV first")
         video = video_stream(container)
-        origin = stream_start(video or stream) + start  # what becomes sample 0
-        blocks: list[np.ndarray] = []
-        filled = rate = wanted = 0
+        origin = stream_start(video or stream)
+        pieces: list[tuple[int, np.ndarray]] = []  # (first sample since the origin, samples)
+        cursor = begin = rate = 0
+        end = math.inf
         for time, block, rate in _blocks(stream):
-            wanted = math.inf if duration is None else round(duration * rate)
-            position = filled if time is None else round((time - origin) * rate)
-            gap = position - filled
-            if not filled and gap < 0:  # before `start`, or before the first picture
-                block = block[:, -gap:]
-            elif 0 < gap <= MAX_GAP * rate and (not filled or gap > GAP_TOLERANCE * rate):
-                blocks.append(np.zeros((block.shape[0], gap), np.float32))
-                filled += gap
-            blocks.append(block)
-            filled += block.shape[1]
-            if filled >= wanted:
+            begin = round(start * rate)
+            end = math.inf if duration is None else begin + round(duration * rate)
+            position = cursor if time is None else round((time - origin) * rate)
+            # Within the track samples are counted: timestamps are too coarse (1 ms in Matroska) to be followed.
+            if not pieces or GAP_TOLERANCE * rate < position - cursor <= MAX_GAP * rate:
+                cursor = position
+            pieces.append((cursor, block if cursor + block.shape[1] > begin else block[:, :0].copy()))
+            cursor += block.shape[1]
+            if cursor >= end:
                 break
-    if not blocks:
+    if not pieces:
         raise MediaError(f"{path}: nothing of its audio can be decoded; it is damaged or empty")
-    samples = np.concatenate(blocks, axis=1)
     if stream.duration:
-        end = round((stream_start(stream) + stream.duration * fraction(stream.time_base) - origin) * rate)
-        if 0 < filled - end <= MAX_PADDING:
-            samples = samples[:, : max(end, 0)]
-    return samples[:, : min(wanted, samples.shape[1])], rate
+        stop = round((stream_start(stream) + stream.duration * fraction(stream.time_base) - origin) * rate)
+        if 0 < cursor - stop <= MAX_PADDING:
+            cursor = stop
+    samples = np.zeros((pieces[0][1].shape[0], max(0, min(cursor, end) - begin)), np.float32)
+    for first, block in pieces:
+        skip = max(0, begin - first)
+        target = samples[:, first + skip - begin :][:, : max(0, block.shape[1] - skip)]
+        target[:] = block[:, skip : skip + target.shape[1]]
+    return samples, rate
 
 
 def _blocks(stream: av.AudioStream) -> Iterator[tuple[Fraction | None, np.ndarray, int]]:

@@ -82,7 +82,8 @@ def decode_frames(
 ) -> Iterator[av.VideoFrame]:
     """Every decodable frame from the current position, in presentation order.
 
-    Damaged packets are skipped and a broken end of file ends the iteration; each adds a line to `damage`.
+    Damaged packets are skipped and a broken end of file ends the iteration; each adds a line to `damage`, and so does
+    every corrupt picture.
     """
     packets = container.demux(stream)
     while True:
@@ -101,6 +102,9 @@ def decode_frames(
         except av.FFmpegError as error:
             damage.append(describe(error))
             continue
+        # FFmpeg hides most damage by painting over it; these flags are all it tells.
+        if packet.is_corrupt or any(frame.is_corrupt for frame in frames):
+            damage.append("pictures are corrupt")
         yield from frames
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import av
 
+CHECK = "play it in a player to check, or download it again"
+
 
 class MediaError(Exception):
     """A media file cannot be read or written. The message is one line: the path, what is wrong, what to do."""
@@ -27,23 +29,23 @@ def check_source(path: str | os.PathLike) -> Path:
 
 
 @contextmanager
-def media_errors(path: str | os.PathLike, doing: str) -> Iterator[None]:
+def media_errors(path: str | os.PathLike, doing: str, remedy: str = CHECK) -> Iterator[None]:
     """Turn FFmpeg's and the system's errors inside the block into a MediaError: "<path>: cannot <doing>: ..."."""
     try:
         yield
     except (av.FFmpegError, OSError) as error:
-        raise MediaError(f"{path}: cannot {doing}: {_reason(error)}") from error
+        raise MediaError(f"{path}: cannot {doing}: {_reason(error, remedy)}") from error
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, remedy: str) -> str:
     code = getattr(error, "errno", None)
     if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return "the disk is full; free some space or choose another folder"
     if code in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "permission denied; choose a file or folder that you may use"
     if isinstance(error, av.InvalidDataError):
-        return "it is damaged, incomplete or not a media file; play it in a player to check, or download it again"
-    return describe(error)
+        return f"it is damaged, incomplete or not a media file; {CHECK}"
+    return f"{describe(error)}; {remedy}"
 
 
 def describe(error: Exception) -> str:
@@ -62,11 +64,11 @@ def atomic_path(dest: Path, overwrite: bool = True) -> Iterator[Path]:
         raise MediaError(f"{dest}: is a folder; give a file name to write to")
     if not overwrite and dest.exists():
         raise MediaError(f"{dest}: exists already; choose another name or allow overwriting")
-    with media_errors(dest, "write it"):
+    with media_errors(dest, "write it", "choose another name or folder"):
         dest.parent.mkdir(parents=True, exist_ok=True)
     temporary = dest.with_name(f".{dest.stem[:80]}.{os.getpid()}-{secrets.token_hex(4)}{dest.suffix}")
     try:
-        with media_errors(dest, "write it"):
+        with media_errors(dest, "write it", "choose another name or folder"):
             yield temporary
             os.replace(temporary, dest)
     finally:

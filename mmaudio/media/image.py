@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from mmaudio.media.container import decode_frames, open_input, video_stream
 from mmaudio.media.errors import MediaError, check_source, media_errors
-from mmaudio.media.pixels import frame_rgb, over_white
+from mmaudio.media.pixels import FrameConverter, over_white
 
 # GIF is absent: an animation is a video, and FFmpeg tells. So is Pillow's MPEG plug-in, which cannot decode.
 PICTURE_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
@@ -88,4 +88,4 @@ def _first_frame(path: Path) -> torch.Tensor:
         frames = list(islice(decode_frames(container, stream, []), 1))
         if not frames:
             raise MediaError(f"{path}: its picture cannot be decoded; it is damaged or cut off")
-        return frame_rgb(frames[0]).contiguous()
+        return FrameConverter()(frames[0]).contiguous()

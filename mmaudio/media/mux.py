@@ -1,5 +1,6 @@
 """Sound into a video file without touching its pictures."""
 
+import math
 import os
 from collections.abc import Iterator
 from fractions import Fraction
@@ -49,7 +50,8 @@ def mux(
     length of the written video, by silence at the end or a cut (to one codec block).
 
     duration: copy the video's first seconds only. Compressed pictures are stored in decoding order, so the copy can
-        run up to the depth of the B-frames (about two frames) over; no picture before the cut is lost.
+        run over by the depth of the B-frames (about two frames), which keep their order but move up to the cut; no
+        picture before the cut is lost.
     mix_original: gain in dB for the source's own sound, mixed under ours; None drops it.
     The file appears complete or not at all. Raises MediaError for anything that cannot be read or written.
     """
@@ -71,6 +73,7 @@ def mux(
     limit = None if duration is None else exact(duration)
     copied = info.format != "gif"
     for path in dict.fromkeys([dest, dest.with_suffix(".mkv")]):
+        destination(source, path)  # the Matroska file beside `dest` may be the source itself
         try:
             with atomic_path(path, overwrite) as temporary:
                 if copied:
@@ -99,12 +102,10 @@ def _copy(
         except (av.FFmpegError, ValueError) as error:
             raise _DoesNotFit(f"{codec_name(video)}: {describe(error)}") from error
 
-        period = 1 / (frame_rate(video) or Fraction(25))
         end = Fraction(0)
         for packet in _packets(container, video, list(streams), limit, notes):
             base = fraction(packet.time_base)
             if packet.stream is video:
-                packet.duration = packet.duration or round(period / base)  # transport streams do not say
                 end = max(end, (packet.pts + packet.duration) * base)
                 sound.write(until=max(packet.pts if packet.dts is None else packet.dts, 0) * base)
             packet.stream = streams[packet.stream]
@@ -150,15 +151,19 @@ def _packets(
     notes: list[str],
 ) -> Iterator[av.Packet]:
     """The packets to copy, their times counted from the first picture, up to the cut (see `mux`)."""
-    start = stream_start(video)
+    start, period = stream_start(video), 1 / (frame_rate(video) or Fraction(25))
+    held: list[av.Packet] = []  # from the first picture past the cut on
+    last: dict[av.stream.Stream, int] = {}  # decoding time of the latest packet
     packets = container.demux(streams)
     while True:
         try:
             packet = next(packets, None)
         except av.FFmpegError as error:
             notes.append(f"the source is damaged; its video was copied up to there ({describe(error)})")
+            yield from held
             return
         if packet is None:
+            yield from held
             return
         # Not "dts is None": the first pictures of a Matroska file may lack a decoding time.
         if packet.size == 0 or (packet.pts is None and packet.dts is None):
@@ -170,10 +175,31 @@ def _packets(
             packet.dts -= shift
         if limit is not None and (packet.pts if packet.dts is None else packet.dts) * base >= limit:
             if packet.stream is video:
+                yield from _closed_up(held, video, limit)
                 return
             continue
-        if packet.stream is video or packet.pts >= 0:
+        if packet.dts is not None:  # spoiled clocks run backwards, which muxers refuse: step on by the least, as FFmpeg
+            dts = max(packet.dts, last.get(packet.stream, packet.dts - 1) + 1)
+            if dts != packet.dts and packet.pts >= packet.dts:
+                packet.pts = max(packet.pts, dts)
+            packet.dts = last[packet.stream] = dts
+        if packet.stream is video and not packet.duration:  # transport streams do not say
+            packet.duration = round(period / base)
+        if held or (limit is not None and packet.stream is video and packet.pts * base >= limit):
+            held.append(packet)
+        elif packet.stream is video or packet.pts >= 0:
             yield packet
+
+
+def _closed_up(packets: list[av.Packet], video: av.VideoStream, limit: Fraction) -> list[av.Packet]:
+    """The last packets of a cut video, their pictures past the cut moved together: some between them are missing."""
+    over = [p for p in packets if p.stream is video and p.pts * fraction(p.time_base) >= limit]
+    time = 0
+    for packet in sorted(over, key=lambda p: p.pts):
+        time = max(time, math.ceil(limit / fraction(packet.time_base)))
+        packet.pts = min(packet.pts, time)
+        time = packet.pts + packet.duration
+    return packets
 
 
 def _mixed(

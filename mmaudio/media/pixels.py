@@ -5,6 +5,7 @@ from contextlib import suppress
 import av
 import numpy as np
 import torch
+from av.video.reformatter import VideoReformatter
 
 HDR_TRANSFERS = {16, 18}  # PQ (SMPTE 2084) and HLG (ARIB STD-B67) in FFmpeg's numbering
 BT709 = 1  # FFmpeg's number for the BT.709 transfer curve and primaries alike
@@ -22,27 +23,29 @@ def over_white(rgba: np.ndarray) -> np.ndarray:
     return blended.astype(np.uint8)
 
 
-def frame_array(frame: av.VideoFrame, width: int | None = None, height: int | None = None) -> np.ndarray:
-    """RGB (H, W, 3) uint8 of a frame as stored, not yet turned. `width` and `height` rescale it first.
+class FrameConverter:
+    """Decoded frames to upright RGB. Keep one for a whole video: its tables for high dynamic range take seconds."""
 
-    High dynamic range is mapped to BT.709; transparent pixels show white.
-    """
-    if any(c.is_alpha for c in frame.format.components) or frame.format.name == "pal8":
-        return over_white(frame.reformat(width, height, "rgba").to_ndarray())
-    if frame.color_trc in HDR_TRANSFERS:
-        with suppress(TypeError):  # PyAV before 17 cannot map tones: the picture comes out flat but usable
-            frame = frame.reformat(
-                width, height, "rgb24", dst_colorspace="ITU709", dst_color_trc=BT709, dst_color_primaries=BT709
-            )
-    return frame.reformat(width, height, "rgb24").to_ndarray()
+    def __init__(self):
+        self._reformatter = VideoReformatter()
 
+    def __call__(self, frame: av.VideoFrame, size: tuple[int, int] | None = None) -> torch.Tensor:
+        """RGB (3, H, W) uint8, turned upright; a view, so call .contiguous() where the order in memory matters.
 
-def frame_rgb(frame: av.VideoFrame, size: tuple[int, int] | None = None) -> torch.Tensor:
-    """RGB (3, H, W) uint8 of a frame, turned upright. The result is a view: call .contiguous() where order matters.
+        size: (width, height) as stored; a frame of another size is rescaled to it.
+        High dynamic range is mapped to BT.709; transparent pixels show white.
+        """
+        width, height = size or (frame.width, frame.height)
+        rgb = torch.from_numpy(self._array(frame, width, height)).permute(2, 0, 1)
+        turns = quarter_turns(frame)
+        return torch.rot90(rgb, turns, (1, 2)) if turns else rgb
 
-    size: (width, height) as stored; a frame of another size is rescaled to it.
-    """
-    width, height = size or (frame.width, frame.height)
-    rgb = torch.from_numpy(frame_array(frame, width, height)).permute(2, 0, 1)
-    turns = quarter_turns(frame)
-    return torch.rot90(rgb, turns, (1, 2)) if turns else rgb
+    def _array(self, frame: av.VideoFrame, width: int, height: int) -> np.ndarray:  # (height, width, 3)
+        convert = self._reformatter.reformat
+        if frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components):
+            return over_white(convert(frame, width, height, "rgba").to_ndarray())
+        if frame.color_trc in HDR_TRANSFERS:
+            with suppress(TypeError):  # PyAV before 17 cannot map tones: the picture comes out flat but usable
+                sdr = {"dst_colorspace": "ITU709", "dst_color_trc": BT709, "dst_color_primaries": BT709}
+                return convert(frame, width, height, "rgb24", **sdr).to_ndarray()
+        return convert(frame, width, height, "rgb24").to_ndarray()

@@ -11,7 +11,7 @@ from mmaudio.media.container import fraction, open_input, timed_frames, video_st
 from mmaudio.media.encode import MuxResult, PictureTrack, as_samples, audio_track, destination, open_output
 from mmaudio.media.errors import MediaError, atomic_path
 from mmaudio.media.image import read_image
-from mmaudio.media.pixels import frame_rgb
+from mmaudio.media.pixels import FrameConverter
 
 STILL_FPS = 25  # players and upload sites refuse or stutter on lower rates; repeated pictures cost almost nothing
 MAX_STILL_SIDE = 1920  # pixels; larger pictures are scaled down, because H.264 decoders stop at 4096
@@ -55,6 +55,7 @@ def encode_animation(
 ) -> list[str]:
     """Encode a GIF's frames, at their own times, beside sound (C, N) of the same length; returns notes."""
     damage: list[str] = []
+    convert = FrameConverter()
     pictures = sound = None
     end = Fraction(0)
     with open_input(source) as container, open_output(path) as out:
@@ -62,7 +63,7 @@ def encode_animation(
         for time, shown, frame in timed_frames(container, stream, damage):
             if limit is not None and time >= limit:
                 break
-            rgb = frame_rgb(frame).permute(1, 2, 0).numpy()  # (H, W, 3)
+            rgb = convert(frame).permute(1, 2, 0).numpy()  # (H, W, 3)
             if pictures is None:
                 base = fraction(stream.time_base)
                 pictures = PictureTrack(out, path, rgb.shape[1], rgb.shape[0], base, still=False)

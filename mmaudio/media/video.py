@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -15,13 +15,14 @@ import torch
 from mmaudio.media.container import exact, fraction, open_input, stream_start, timed_frames, video_stream
 from mmaudio.media.errors import MediaError, media_errors
 from mmaudio.media.picking import RULES, FirstAtOrAfter, Nearest, Rule
-from mmaudio.media.pixels import frame_rgb
+from mmaudio.media.pixels import FrameConverter
 from mmaudio.media.probe import MediaInfo, probe
 
 CLIP_FPS = 8
 SYNC_FPS = 25
 MAX_GAP = 60  # seconds without a frame; more is a broken timestamp that would fill the memory with copies
 MIN_SALVAGE = 1.0  # seconds that must be readable for a damaged file to be worth using
+MAX_RESERVED = 2**30  # bytes set aside for frames before they are seen
 HEADER_SLACK = 0.5  # seconds by which headers and contents may differ unremarked
 
 Transform = Callable[[torch.Tensor], torch.Tensor]  # uint8 (3, H, W) -> uint8 (3, h, w)
@@ -81,28 +82,33 @@ def read_video(
         raise MediaError(f"{path}: is a still picture, not a video; use it as an image")
     if info.kind == "audio":
         raise MediaError(f"{path}: has no video stream, only audio; give a video, or use text alone")
+    beyond = f"{path}: has no frame at {start:g} s, it is shorter than that; start earlier"
+    if info.duration and start > info.duration + HEADER_SLACK:
+        raise MediaError(beyond)
 
     limit = math.inf if duration is None else duration
-    clip = _Track(RULES[rule](CLIP_FPS, limit), clip_transform)
-    sync = _Track(RULES[rule](SYNC_FPS, limit), sync_transform)
-    damage: list[str] = []
     total = duration if duration is not None else info.duration and max(info.duration - start, 0.0)
+    # One slot more than fits: both rules may reach the end itself.
+    clip = _Track(RULES[rule](CLIP_FPS, limit), clip_transform, CLIP_FPS * (total or 0) + 1)
+    sync = _Track(RULES[rule](SYNC_FPS, limit), sync_transform, SYNC_FPS * (total or 0) + 1)
+    damage: list[str] = []
     with media_errors(path, "decode it"):
         end, jumped = _fill((clip, sync), _frames_from(info.path, exact(start), damage), total, progress)
-    if not clip.frames or not sync.frames:
+    if not len(clip) or not len(sync):
         if damage:
             raise MediaError(f"{path}: is damaged, no picture can be decoded ({damage[0]}); download it again")
-        length = f"its length is {info.duration:.2f} s" if info.duration else "it is shorter"
-        raise MediaError(f"{path}: has no frame at {start:g} s, {length}; start earlier")
+        raise MediaError(beyond)
 
-    covered = min(limit, len(clip.frames) / CLIP_FPS, len(sync.frames) / SYNC_FPS)
+    covered = min(limit, len(clip) / CLIP_FPS, len(sync) / SYNC_FPS)
+    if info.duration and end < min(limit, info.duration - start - HEADER_SLACK):
+        damage.append(f"ends after {start + end:.2f} s although its header says {info.duration:.2f} s")
     if damage and covered < min(MIN_SALVAGE, limit):
         raise MediaError(f"{path}: is damaged, only {covered:.2f} s can be decoded ({damage[0]}); download it again")
     warnings = _warnings(info, duration, start, covered, end, damage, jumped)
     clip_count, sync_count = int(CLIP_FPS * covered), int(SYNC_FPS * covered)
     return VideoFrames(
-        clip=clip.stack(clip_count),
-        sync=sync.stack(sync_count),
+        clip=clip.first(clip_count),
+        sync=sync.first(sync_count),
         duration=covered,
         source_fps=info.fps,
         source_duration=info.duration,
@@ -118,35 +124,45 @@ def read_video(
 class _Picture:
     """A decoded frame, converted to RGB at most once however many slots show it."""
 
-    def __init__(self, frame: av.VideoFrame, index: int, size: tuple[int, int]):
-        self.frame, self.index, self.size = frame, index, size
+    def __init__(self, frame: av.VideoFrame, index: int, size: tuple[int, int], convert: FrameConverter):
+        self.frame, self.index, self.size, self.convert = frame, index, size, convert
 
     @cached_property
     def rgb(self) -> torch.Tensor:
-        return frame_rgb(self.frame, self.size)
+        return self.convert(self.frame, self.size)
 
 
 class _Track:
-    """The slots of one frame rate, filled as the source goes by."""
+    """The slots of one frame rate, filled as the source goes by, in one tensor so that no second copy is needed."""
 
-    def __init__(self, picker: FirstAtOrAfter | Nearest, transform: Transform | None):
-        self.picker, self.transform = picker, transform
-        self.frames: list[torch.Tensor] = []  # slots that show the same picture share its tensor
+    def __init__(self, picker: FirstAtOrAfter | Nearest, transform: Transform | None, expected: float):
+        self.picker, self.transform, self.expected = picker, transform, expected
+        self.frames: torch.Tensor | None = None  # (capacity, 3, h, w); slots not yet written cost no memory
         self.index: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.index)
 
     def take(self, picture: _Picture, count: int) -> None:
         if count:
             frame = self.transform(picture.rgb) if self.transform else picture.rgb
-            self.frames += [frame] * count
+            end = len(self) + count
+            if self.frames is None:  # headers may promise anything, so believe them up to a limit
+                self.frames = _room(frame, max(end, min(self.expected, MAX_RESERVED // max(1, frame.nbytes))))
+            elif end > len(self.frames):
+                grown = _room(frame, max(end, 2 * len(self.frames)))
+                grown[: len(self)] = self.frames[: len(self)]
+                self.frames = grown
+            self.frames[len(self) : end] = frame
             self.index += [picture.index] * count
 
-    def stack(self, count: int) -> torch.Tensor:  # (count, 3, h, w)
-        """The first `count` frames in one tensor; gives up its own references on the way to save memory."""
-        frames, self.frames = self.frames, []
-        out = torch.empty((count, *frames[0].shape), dtype=frames[0].dtype)
-        for n in range(count):
-            out[n], frames[n] = frames[n], None
-        return out
+    def first(self, count: int) -> torch.Tensor:  # (count, 3, h, w)
+        excess = len(self.frames) - count
+        return self.frames[:count] if excess <= SYNC_FPS else self.frames[:count].clone()
+
+
+def _room(frame: torch.Tensor, count: float) -> torch.Tensor:
+    return torch.empty((int(count), *frame.shape), dtype=frame.dtype)
 
 
 def _fill(
@@ -156,6 +172,7 @@ def _fill(
     progress: Progress | None,
 ) -> tuple[float, bool]:
     """Offer frames until every track is done or they end: (seconds seen, whether a timestamp jump stopped it)."""
+    convert = FrameConverter()
     before: _Picture | None = None
     index, end = 0, Fraction(0)
     jumped = False
@@ -165,7 +182,7 @@ def _fill(
             if jumped:
                 break
             size = before.size if before else (frame.width, frame.height)
-            picture = _Picture(frame, index if time >= 0 else -1, size)
+            picture = _Picture(frame, index if time >= 0 else -1, size, convert)
             if time >= 0:
                 index += 1
                 for track in tracks:
@@ -193,16 +210,14 @@ def _frames_from(path: Path, start: Fraction, damage: list[str]) -> Generator[tu
         with open_input(path) as container:
             stream = _threaded(video_stream(container))
             target = int((start + stream_start(stream)) / fraction(stream.time_base))
-            try:
+            landed = False
+            with suppress(av.FFmpegError):  # not seekable: the position is still the top
                 container.seek(target, stream=stream)
-                landed = False
-                for time, shown, frame in timed_frames(container, stream, damage):
-                    landed = landed or time <= start
-                    if not landed:
-                        break
-                    yield time - start, shown, frame
-            except av.FFmpegError:  # not seekable
-                landed = False
+            for time, shown, frame in timed_frames(container, stream, damage):
+                landed = landed or time <= start
+                if not landed:
+                    break
+                yield time - start, shown, frame
             if landed:
                 return
         damage.clear()
@@ -229,10 +244,7 @@ def _warnings(
     if duration is not None and covered < duration - 1.5 / SYNC_FPS:
         lines.append(f"{info.path}: has {covered:.2f} s of video from {start:g} s on, not the {duration:g} s asked")
     if damage:
-        lines.append(f"{info.path}: is damaged, {len(damage)} part(s) of it were skipped ({damage[0]})")
+        lines.append(f"{info.path}: is damaged in {len(damage)} place(s) ({damage[0]})")
     if jumped:
         lines.append(f"{info.path}: shows no picture for over {MAX_GAP} s after {start + end:.1f} s; stopped there")
-    expected = info.duration - start if info.duration else 0.0
-    if duration is None and not jumped and end < expected - HEADER_SLACK:
-        lines.append(f"{info.path}: ends after {start + end:.2f} s although its header says {info.duration:.2f} s")
     return tuple(lines)
