@@ -247,19 +247,59 @@ def train_clip(args):
 
 
 class SyncHeads(nn.Module):
-    """Synchformer with linear read-outs: contact probability and eight mel bands, twice per token (every 40 ms)."""
+    """Synchformer with linear read-outs, twice per token (every 40 ms): contact probability, eight mel bands, motion.
+
+    Contacts are rare and the picture is full of things that do not sound, so the sound alone teaches nothing for
+    thousands of steps. What moves where is asked for as well: of every patch, and of the whole frame's feature.
+    """
 
     BANDS = 8
 
     def __init__(self):
         super().__init__()
-        self.encoder = SynchformerVisual(TINY.sync)
-        self.contact = nn.Linear(TINY.sync.embed_dim, 2)
-        self.bands = nn.Linear(TINY.sync.embed_dim, 2 * self.BANDS)
+        c = TINY.sync
+        self.encoder = SynchformerVisual(c)
+        self.contact = nn.Linear(c.embed_dim, 2)
+        self.bands = nn.Linear(c.embed_dim, 2 * self.BANDS)
+        self.frame_motion = nn.Linear(c.embed_dim, 2 * c.grid**2)
+        self.patch_motion = nn.Linear(c.embed_dim, 2)
+        self.patches = None  # (B, 8 * patches, D) of the last forward
+        self.encoder.vfeat_extractor.norm.register_forward_hook(lambda module, args, out: setattr(self, "patches", out))
+        self.start_from_motion()
 
-    def forward(self, segments: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.encoder(segments)  # (B, S, 8, D)
-        return self.contact(features).flatten(1), self.bands(features).unflatten(-1, (2, -1)).flatten(1, 3)
+    @torch.no_grad()
+    def start_from_motion(self):
+        """Filters without a mean, half of them differences of the two frames: or the still background drowns all."""
+        weight = self.encoder.vfeat_extractor.patch_embed_3d.proj.weight  # (D, 3, 2, p, p)
+        weight -= weight.mean((1, 3, 4), keepdim=True)
+        half = len(weight) // 2
+        weight[:half, :, 1] = -weight[:half, :, 0]
+        weight[:half] *= 6
+
+    def forward(self, segments: Tensor) -> dict[str, Tensor]:
+        """Segments (B, 16, 3, H, W) in [-1, 1]."""
+        features = self.encoder(segments[:, None])[:, 0]  # (B, 8, D)
+        return {
+            "contact": self.contact(features).flatten(1),  # (B, 16)
+            "bands": self.bands(features).unflatten(-1, (2, -1)).flatten(1, 2),  # (B, 16, 8)
+            "frame_motion": self.frame_motion(features).unflatten(-1, (2, -1)).flatten(1, 2),  # (B, 16, patches)
+            "patch_motion": self.patch_motion(self.patches)
+            .unflatten(1, (8, -1))
+            .permute(0, 1, 3, 2)
+            .flatten(1, 2),  # (B, 16, patches)
+        }
+
+
+def motion_energy(segments: Tensor) -> Tensor:
+    """Segments (B, 16, 3, H, W) in [-1, 1] to log mean absolute change per patch and frame, (B, 16, patches).
+
+    Relative to the patch's median over the segment, so that film grain and texture do not count.
+    """
+    grey = segments.mean(2)
+    change = (grey[:, 1:] - grey[:, :-1]).abs()
+    change = torch.cat([change[:, :1], change], dim=1)
+    energy = (F.avg_pool2d(change, TINY.sync.patch_size).flatten(2) + 0.006).log()
+    return energy - energy.median(dim=1, keepdim=True)[0]
 
 
 def sync_targets(clips: Clips) -> tuple[np.ndarray, np.ndarray]:
@@ -292,11 +332,15 @@ def train_sync(args):
         frames = jitter(np.stack([clips.video[r, span] for r, span in spans]), rng)
         is_contact = torch.from_numpy(np.stack([contact[r, span] for r, span in spans])).to(device())
         level = torch.from_numpy(np.stack([bands[r, span] for r, span in spans])).to(device())
+        segments = sync_normalize(frames)
+        motion = motion_energy(segments)
         with autocast():
-            logit, predicted = model(sync_normalize(frames)[:, None])
-        touch = F.binary_cross_entropy_with_logits(logit.float(), is_contact, pos_weight=torch.tensor(4.0))
-        mse = F.mse_loss(predicted.float(), level)
-        return {"loss": 2 * touch + mse, "touch": touch, "bands": mse}
+            out = {name: x.float() for name, x in model(segments).items()}
+        touch = F.binary_cross_entropy_with_logits(out["contact"], is_contact, pos_weight=torch.tensor(4.0))
+        level_error = F.mse_loss(out["bands"], level)
+        frame_error, patch_error = (F.mse_loss(out[name], motion) for name in ("frame_motion", "patch_motion"))
+        total = 2 * touch + level_error + (frame_error + patch_error) / motion.var().clamp(min=1e-3)
+        return {"loss": total, "touch": touch, "bands": level_error, "patch": patch_error, "frame": frame_error}
 
     fit("sync", args.work, args.minutes, model, step_loss, lr=1e-3, weight_decay=0.02)
 

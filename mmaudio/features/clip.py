@@ -50,6 +50,7 @@ def build_text(config: ClipConfig) -> nn.Module:
     """Everything but the image tower."""
     model = build_clip(config)
     del model.visual
+    model.attn_mask = None  # a buffer that no file holds; ClipEncoder.text makes its own
     return model
 
 

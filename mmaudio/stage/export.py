@@ -31,7 +31,10 @@ def replacing(path: Path):
 
 
 def write_mp4(path: str | Path, clip: StageClip) -> None:
-    """Write picture (H.264) and sound (AAC) of a clip. Odd heights and widths lose their last row or column."""
+    """Write picture (H.264) and sound (AAC) of a clip; one without sound becomes a silent video.
+
+    Odd heights and widths lose their last row or column.
+    """
     import av
 
     height, width = (extent // 2 * 2 for extent in clip.video.shape[1:3])
@@ -39,12 +42,13 @@ def write_mp4(path: str | Path, clip: StageClip) -> None:
     with replacing(Path(path)) as temporary, av.open(str(temporary), "w") as container:
         picture = container.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "veryfast"})
         picture.width, picture.height, picture.pix_fmt = width, height, "yuv420p"
-        sound = container.add_stream("aac", rate=clip.sample_rate, layout="mono")
-        sound.bit_rate = 128_000
+        sound = container.add_stream("aac", rate=clip.sample_rate, layout="mono") if len(clip.audio) else None
         for image in clip.video:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="rgb24")
             container.mux(picture.encode(frame))
         container.mux(picture.encode(None))
+        if sound is None:
+            return
         samples = av.AudioFrame.from_ndarray(clip.audio[None], format="fltp", layout="mono")
         samples.sample_rate, samples.pts = clip.sample_rate, 0
         container.mux(sound.encode(samples))

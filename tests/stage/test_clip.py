@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from mmaudio.evaluation.onsets import detect_onsets
 from mmaudio.stage import (
     ACTION_WORDS,
     FAMILIES,
@@ -21,20 +22,6 @@ from mmaudio.stage.materials import STICK_HEAD_RADIUS, TABLE
 from mmaudio.stage.scene import END_MARGIN, MIN_GAP, generator
 
 SEEDS = range(40)
-
-
-def onsets(audio: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Peaks of log-spectral flux in seconds: 20 ms windows every 5 ms, below 8 kHz."""
-    hop, width = sample_rate // 200, sample_rate // 50
-    frames = np.lib.stride_tricks.sliding_window_view(np.pad(audio, width // 2), width)[::hop] * np.hanning(width)
-    level = np.log(np.abs(np.fft.rfft(frames, axis=1))[:, :160] + 1e-3 * width / 16)
-    flux = np.pad(np.maximum(level[2:] - level[:-2], 0).mean(1), 1)
-    found = []
-    for i in range(len(flux)):
-        peak = flux[i] >= flux[max(0, i - 8) : i + 9].max()
-        if peak and flux[i] > 0.35 + np.median(flux[max(0, i - 40) : i + 40]) and (not found or i - found[-1] > 8):
-            found.append(i)
-    return np.array(found) * hop / sample_rate
 
 
 def test_same_arguments_same_clip():
@@ -155,7 +142,7 @@ def test_every_contact_is_heard():
         hit = missed = extra = 0
         for seed in range(12):
             clip = render_clip(seed, video=False, sample_rate=rate)
-            found = list(onsets(clip.audio, rate))
+            found = list(detect_onsets(clip.audio, rate))
             for event in clip.events:
                 near = [time for time in found if abs(time - event.time) <= 0.02]
                 hit += bool(near)

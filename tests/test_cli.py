@@ -1,0 +1,320 @@
+"""The command line as a user meets it: what is written, what is said, and how bad input ends."""
+
+import errno
+import math
+import os
+import pickle
+
+import av
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from mmaudio.cli import demo, main
+from mmaudio.media import probe, read_audio
+from mmaudio.stage import render_clip
+from mmaudio.stage.export import write_mp4
+from mmaudio.weights import BUNDLED_DIR, save_safetensors
+
+FAST = ["--variant", "tiny_16k", "--num_steps", "1", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clips") / "ball.mp4"
+    write_mp4(path, render_clip(2_000_000, size=96, duration=2))
+    return path
+
+
+def encode(path, frames, rate=25, codec="libx264"):
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream(codec, rate=rate)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for i in range(frames):
+            image = np.full((48, 64, 3), (i * 7) % 256, np.uint8)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        out.mux(stream.encode(None))
+    return path
+
+
+def packets(path):
+    with av.open(str(path)) as container:
+        return [bytes(p) for p in container.demux(video=0) if p.size]
+
+
+def files(folder):
+    return sorted(p.name for p in folder.rglob("*")) if folder.exists() else []
+
+
+def one_error_line(capsys) -> str:
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = [line for line in captured.err.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1, captured.err
+    assert "Traceback" not in captured.err
+    return lines[0]
+
+
+def test_video_in_video_out(clip, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert demo(["--video", str(clip), "--prompt", "rain, it's (loud) a[1]=x", "--output", str(out), *FAST]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.split() == [str(out / "ball.flac"), str(out / "ball.mp4")]
+    assert "tiny_16k" in captured.err
+    assert packets(out / "ball.mp4") == packets(clip)
+    info = probe(out / "ball.mp4")
+    sound, rate = read_audio(out / "ball.mp4")
+    assert abs(sound.shape[1] / rate - info.duration) <= 1024 / rate
+    flac, rate = soundfile.read(out / "ball.flac")
+    assert abs(len(flac) / rate - info.duration) <= 1024 / rate
+    assert 1e-4 < np.abs(flac).max() <= 1
+
+
+def test_refuses_to_overwrite(clip, tmp_path, capsys):
+    (tmp_path / "ball.flac").write_text("precious")
+    arguments = ["--video", str(clip), "--output", str(tmp_path), *FAST]
+    assert demo(arguments) == 2
+    assert "--overwrite" in one_error_line(capsys)
+    assert (tmp_path / "ball.flac").read_text() == "precious"
+    assert demo([*arguments, "--overwrite", "--skip_video_composite"]) == 0
+    assert files(tmp_path) == ["ball.flac"]
+    assert soundfile.info(tmp_path / "ball.flac").samplerate == 16_000
+
+
+def test_words_alone_several_samples_and_hydra_words(tmp_path, capsys):
+    out = tmp_path / "o"
+    arguments = ["--prompt", "Glass, breaking!", "--duration", "1", "--num_samples", "2", "--output", str(out)]
+    assert demo([*arguments, "--variant", "tiny_16k", "num_steps=1", "seed=7"]) == 0
+    assert files(out) == ["glass_breaking_1.flac", "glass_breaking_2.flac"]
+    assert "seed 7" in capsys.readouterr().err
+
+
+def test_auto_takes_the_bundled_model_and_says_how_to_get_a_better_one(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("MMAUDIO_WEIGHTS", str(tmp_path / "none"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    assert demo(["--prompt", "wood", "--duration", "1", "--num_steps", "1", "--output", str(tmp_path / "o")]) == 0
+    assert "tiny_16k" in (err := capsys.readouterr().err)
+    assert "mmaudio download large_44k_v2" in err
+
+
+def test_picture(tmp_path):
+    from PIL import Image
+
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (41, 65, 3), dtype=np.uint8)).save(tmp_path / "p.png")
+    out = tmp_path / "o"
+    assert demo(["--image", str(tmp_path / "p.png"), "--duration", "1", "--output", str(out), *FAST]) == 0
+    assert files(out) == ["p.flac", "p.mp4"]
+
+
+def test_folder_goes_on_after_a_failure(clip, tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.mp4").write_bytes(clip.read_bytes())
+    (folder / "b.mp4").write_text("not a video")
+    (folder / "c.mp4").write_bytes(clip.read_bytes())
+    out = tmp_path / "out"
+    assert demo(["--video", str(folder), "--output", str(out), *FAST]) == 1
+    captured = capsys.readouterr()
+    assert "1 of 3 inputs failed" in captured.err
+    assert files(out) == ["a.flac", "a.mp4", "c.flac", "c.mp4"]
+
+
+def test_long_video_is_cut_with_a_line(tmp_path, capsys):
+    video = encode(tmp_path / "long.mp4", 130, rate=10)  # 13 s
+    assert demo(["--video", str(video), "--output", str(tmp_path / "o"), *FAST]) == 0
+    assert "13.0 s long" in capsys.readouterr().err
+    info = probe(tmp_path / "o" / "long.mp4")
+    assert info.duration == pytest.approx(8.0, abs=0.2)
+    assert soundfile.info(tmp_path / "o" / "long.flac").duration == pytest.approx(8.0, abs=0.01)
+
+
+def test_loudness_and_mixing(clip, tmp_path, capsys):
+    out = tmp_path / "o"
+    options = ["--video", str(clip), "--output", str(out), "--lufs", "-16", "--mix_original", "-6", *FAST]
+    assert demo(options) == 0
+    assert "LUFS" in capsys.readouterr().err
+
+
+# ---- bad input: one line, exit code 2, nothing left behind
+
+
+def bad_videos(clip, folder):
+    whole = clip.read_bytes()
+    (folder / "text.mp4").write_text("I am no video\n" * 50)
+    (folder / "truncated.mp4").write_bytes(whole[: len(whole) // 3])
+    (folder / "empty.mp4").write_bytes(b"")
+    soundfile.write(folder / "sound.wav", np.zeros(16_000), 16_000)
+    encode(folder / "one_frame.mp4", 1)
+    encode(folder / "short.mp4", 7)  # 0.28 s
+    (folder / "folder.mp4").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("missing.mp4", "no such file"),
+        ("text.mp4", "text.mp4"),
+        ("truncated.mp4", "truncated.mp4"),
+        ("empty.mp4", "empty"),
+        ("sound.wav", "--prompt"),
+        ("one_frame.mp4", "--image"),
+        ("short.mp4", "needs at least 0.64 s"),
+        ("folder.mp4", "no video"),
+    ],
+)
+def test_bad_videos(clip, tmp_path, capsys, name, says):
+    bad_videos(clip, tmp_path)
+    out = tmp_path / "out"
+    assert demo(["--video", str(tmp_path / name), "--output", str(out), *FAST]) == 2
+    assert says in one_error_line(capsys)
+    assert files(out) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--duration", "0"], "duration"),
+        (["--duration", "-1"], "duration"),
+        (["--duration", "nan"], "duration"),
+        (["--duration", "10000"], "between 0.64 and 30"),
+        (["--variant", "huge_96k"], "unknown variant 'huge_96k'"),
+        (["--num_steps", "0"], "num_steps"),
+        (["--num_samples", "0"], "num_samples"),
+        (["--cfg_strength", "nan"], "cfg_strength"),
+        (["--solver", "magic"], "unknown solver"),
+        (["--device", "quantum"], "--device quantum"),
+        (["--image", "x.png"], "not both"),
+        (["--lufs", "5"], "loudness"),
+        (["no_such_setting=1"], "no_such_setting"),
+        (["stray"], "stray"),
+    ],
+)
+def test_bad_arguments(clip, tmp_path, capsys, arguments, says):
+    out = tmp_path / "out"
+    assert demo(["--video", str(clip), "--output", str(out), *FAST, *arguments]) == 2
+    assert says in one_error_line(capsys)
+    assert files(out) == []
+
+
+def test_nothing_to_do(capsys):
+    assert demo([]) == 2
+    assert "--prompt" in one_error_line(capsys)
+
+
+def test_output_that_cannot_be_a_folder(clip, tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    assert demo(["--video", str(clip), "--output", str(tmp_path / "file"), *FAST]) == 2
+    assert "output" in one_error_line(capsys)
+    assert demo(["--video", str(clip), "--output", "/proc/nowhere", *FAST]) == 2
+    assert "cannot write here" in one_error_line(capsys)
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_full_disk(clip, tmp_path, capsys, monkeypatch, after):
+    """The disk is full for the sound (0) or only for the video (1): neither stays."""
+    calls, replace = [], os.replace
+
+    def full(source, target):
+        calls.append(target)
+        if len(calls) > after:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    out = tmp_path / "out"
+    assert demo(["--video", str(clip), "--output", str(out), *FAST]) == 2
+    assert "space" in one_error_line(capsys).lower()
+    assert files(out) == []
+
+
+def bundled_copies(folder):
+    folder.mkdir()
+    for path in BUNDLED_DIR.glob("tiny_16k_*.safetensors"):
+        os.symlink(path, folder / path.name)
+    return folder
+
+
+def test_checkpoint_of_another_size(tmp_path, capsys):
+    weights = bundled_copies(tmp_path / "weights")
+    (weights / "tiny_16k_network.safetensors").unlink()
+    save_safetensors(weights / "tiny_16k_network.safetensors", {"latent_mean": torch.zeros(1, 1, 40)})
+    out = tmp_path / "out"
+    arguments = ["--prompt", "x", "--duration", "1", "--weights_dir", str(weights), "--output", str(out)]
+    assert demo([*arguments, *FAST]) == 2
+    assert "another size" in one_error_line(capsys)
+    assert files(out) == []
+
+
+class Exploit:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.path),))
+
+
+def test_pickle_that_executes_code(tmp_path, capsys):
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    for name in ("mmaudio_small_16k.pth", "v1-16.pth", "best_netG.pt", "synchformer_state_dict.pth"):
+        (weights / name).write_bytes(pickle.dumps({"x": Exploit(tmp_path / "owned")}))
+    (weights / "DFN5B-CLIP-ViT-H-14-384.bin").write_bytes(pickle.dumps({"x": Exploit(tmp_path / "owned")}))
+    out = tmp_path / "out"
+    options = ["--variant", "small_16k", "--prompt", "x", "--weights_dir", str(weights), "--output", str(out)]
+    assert demo(options) == 2
+    assert "error:" in one_error_line(capsys)
+    assert not (tmp_path / "owned").exists()
+    assert files(out) == []
+
+
+def test_official_variant_without_network(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("MMAUDIO_MIRROR", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    assert demo(["--variant", "small_16k", "--prompt", "x", "--output", str(tmp_path / "out")]) == 2
+    line = one_error_line(capsys)
+    assert "mmaudio_small_16k.pth" in line
+    assert "601M" in line
+
+
+# ---- the other commands
+
+
+def test_info(capsys):
+    assert main(["info"]) == 0
+    text = capsys.readouterr().out
+    assert "tiny_16k" in text
+    assert "bundled" in text
+    assert main(["info", "large_44k_v2"]) == 0
+    assert "CC BY-NC" in capsys.readouterr().out
+    assert main(["info", "nonsense"]) == 2
+    assert main(["download", "nonsense"]) == 2
+    assert main(["download", "tiny_16k"]) == 0
+
+
+def test_convert(tmp_path, capsys):
+    source = tmp_path / "net.pth"
+    torch.save({"a": torch.ones(2)}, source)
+    assert main(["convert", str(source), "--variant", "small_16k"]) == 0
+    target = tmp_path / "net.safetensors"
+    assert capsys.readouterr().out.strip() == str(target)
+    from mmaudio.weights import read_metadata, read_state
+
+    assert torch.equal(read_state(target)["a"], torch.ones(2))
+    assert "small_16k" in read_metadata(target)["mmaudio_config"]
+    assert main(["convert", str(source)]) == 2  # exists already
+    assert "--overwrite" in one_error_line(capsys)
+    assert main(["convert", str(tmp_path / "missing.pth"), str(tmp_path / "x.safetensors")]) == 2
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit) as stop:
+        demo(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "examples:" in text
+    assert math.isfinite(len(text))
