@@ -122,7 +122,7 @@ def demo_config(args: argparse.Namespace) -> DemoConfig:
             config = compose("demo", overrides=words)
         for f in fields(DemoConfig):
             value = getattr(args, f.name, None)
-            if value not in (None, False):
+            if value is not None and value is not False:  # 0 is a value
                 config[f.name] = value
         return OmegaConf.to_object(config)
     except (HydraException, OmegaConfBaseException) as error:

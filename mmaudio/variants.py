@@ -80,7 +80,7 @@ TINY_16K = Variant(
     network=SIZES["tiny_16k"],
     mel=MEL_16K,
     vae=VAEConfig(mel_dim=80, latent_dim=20, width=48),
-    vocoder=GriffinLimConfig(MEL_16K),
+    vocoder=GriffinLimConfig(MEL_16K, num_iterations=32),
     clip=ClipConfig(
         embed_dim=64,
         vision={"image_size": 64, "layers": 3, "width": 96, "head_width": 32, "patch_size": 8},
