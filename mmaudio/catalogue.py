@@ -8,7 +8,7 @@ import torch
 from mmaudio.model.network import MMAudio
 from mmaudio.pipeline import Pipeline
 from mmaudio.variants import PREFERENCE, VARIANTS, Variant, get_variant
-from mmaudio.weights import find
+from mmaudio.weights import WeightError, find
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,11 @@ def list_variants(weights_dir: str | os.PathLike | None = None) -> list[VariantI
 
 
 def best_installed(weights_dir: str | os.PathLike | None = None) -> str:
-    """Name of the best variant whose weights are all on this machine."""
-    return next(name for name in PREFERENCE if not missing_files(get_variant(name), weights_dir))
+    """Name of the best variant whose weights are all on this machine. WeightError if there is none."""
+    for name in PREFERENCE:
+        if not missing_files(get_variant(name), weights_dir):
+            return name
+    raise WeightError("no weights on this machine, not even the bundled ones: install the package again")
 
 
 def load(

@@ -1,9 +1,14 @@
 """The `mmaudio` command: generate (also `demo.py`), download, convert, info."""
 
 import argparse
+import contextlib
+import itertools
 import json
+import os
 import re
+import shutil
 import sys
+import tempfile
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -50,16 +55,15 @@ examples:
   %(prog)s --image still.jpg --prompt "waves" --duration 6
   %(prog)s --video clip.mp4 --num_samples 4           four takes, seeds 42 to 45
 
-Writes OUTPUT/<name>.flac and, with a video or picture, OUTPUT/<name>.mp4 (the source's container; the pictures are
-copied, not encoded again). Result paths go to stdout, everything else to stderr. Exit code: 0 all written, 1 some of
-several inputs failed, 2 nothing could be done.
+Writes OUTPUT/<name>.flac and, with a video or picture, OUTPUT/<name>.mp4 (or .mkv, .mov, .webm, .m4v as the source
+is; the pictures are copied, not encoded again). Result paths go to stdout, everything else to stderr. Exit code: 0 all
+written, 1 some of several inputs failed, 2 nothing could be done.
 """
 
 
 def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     # Only given flags override configs/demo.yaml, so none has a default here.
-    add = parser.add_argument
-    inputs = parser.add_argument_group("input")
+    inputs = parser.add_argument_group("input", "and any setting of configs/demo.yaml as key=value, in Hydra's syntax")
     inputs.add_argument("--video", nargs="+", metavar="PATH", help="video files, folders or quoted globs")
     inputs.add_argument("--image", metavar="PATH", help="a picture; the result is a still video")
     inputs.add_argument("--prompt", help="what should be heard")
@@ -90,9 +94,10 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         "--mix_original", type=float, metavar="DB", help="keep the video's own sound under ours, at this gain"
     )
     out.add_argument(
-        "--lufs", type=float, help="normalise loudness, e.g. -16 (true peak at most -1 dBTP); default: off"
+        "--lufs",
+        type=float,
+        help="normalise the new sound, e.g. -16 (true peak at most -1 dBTP); default: off",
     )
-    add("overrides", nargs="*", metavar="key=value", help="any setting of configs/demo.yaml, in Hydra's syntax")
 
 
 class UsageError(Exception):
@@ -105,6 +110,20 @@ def config_dir() -> Path:
     return next(p for p in (package / "configs", package.parent / "configs") if (p / "demo.yaml").exists())
 
 
+def split_overrides(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Command line without its `key=value` words, and those words.
+
+    argparse cannot do it: `--video` takes several values and would swallow them. What follows a flag that takes one
+    value is that value, whatever it looks like; what exists as a file is a file.
+    """
+    one_value = {f"--{f.name}" for f in fields(DemoConfig) if f.name != "video" and f.type not in ("bool", bool)}
+    rest, words = [], []
+    for before, word in zip([None, *argv], argv, strict=False):
+        is_word = re.match(r"[+~]*[A-Za-z_][\w.@/]*=", word) and before not in one_value and not os.path.exists(word)
+        (words if is_word else rest).append(word)
+    return rest, words
+
+
 def demo_config(args: argparse.Namespace) -> DemoConfig:
     """configs/demo.yaml, then `key=value` words, then flags. Free text never meets Hydra's grammar."""
     from hydra import compose, initialize_config_dir
@@ -114,12 +133,9 @@ def demo_config(args: argparse.Namespace) -> DemoConfig:
     from omegaconf.errors import OmegaConfBaseException
 
     ConfigStore.instance().store("demo_schema", DemoConfig)
-    words = args.overrides
-    if wrong := [w for w in words if "=" not in w]:
-        raise UsageError(f"unexpected argument {wrong[0]!r}: quote prompts, and give videos after --video")
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            config = compose("demo", overrides=words)
+            config = compose("demo", overrides=args.overrides)
         for f in fields(DemoConfig):
             value = getattr(args, f.name, None)
             if value is not None and value is not False:  # 0 is a value
@@ -174,30 +190,34 @@ def plan_jobs(config: DemoConfig) -> list[Job]:
 
     if config.video and config.image:
         raise UsageError("give --video or --image, not both")
-    if config.image:
-        return [Job(Path(config.image), True, Path(config.image).stem)]
-    if not config.video:
-        if not config.prompt:
-            raise UsageError("nothing to do: give --video, --image or --prompt (see --help)")
+    if config.image is not None:
+        sources = [Path(config.image)]
+    elif config.video:
+        sources = find_videos(config.video)
+    elif config.prompt:
         return [Job(None, False, file_safe(config.prompt))]
-    jobs, seen = [], {}
-    for path in find_videos(config.video):
-        seen[path.stem] = seen.get(path.stem, 0) + 1
-        stem = path.stem if seen[path.stem] == 1 else f"{path.stem}_{seen[path.stem]}"
-        jobs.append(Job(path, False, stem))
+    else:
+        raise UsageError("nothing to do: give --video, --image or --prompt (see --help)")
+    jobs, taken = [], set()
+    for source in sources:  # equal names from several folders get numbers
+        stems = itertools.chain([source.stem], (f"{source.stem}_{n}" for n in itertools.count(2)))
+        for job in (Job(source, config.image is not None, stem) for stem in stems):
+            planned = {str(path).casefold() for pair in targets(config, job) for path in pair if path is not None}
+            if not planned & taken:
+                break
+        jobs.append(job)
+        taken |= planned
     return jobs
 
 
 def check_writable(folder: Path) -> None:
     """Fail before the work, not after it. Leaves nothing behind that was not there."""
-    import tempfile
-
-    existing = folder
-    while not existing.exists():
-        existing = existing.parent
-    if not existing.is_dir():
-        raise UsageError(f"{folder}: cannot be the output folder, {existing} is a file; choose another --output")
     try:
+        existing = folder
+        while not existing.exists():
+            existing = existing.parent
+        if not existing.is_dir():
+            raise UsageError(f"{folder}: cannot be the output folder, {existing} is a file; choose another --output")
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
@@ -214,6 +234,33 @@ def targets(config: DemoConfig, job: Job) -> list[tuple[Path, Path | None]]:
     if with_video and job.source.suffix.lower() in (".mkv", ".mov", ".webm", ".m4v"):
         suffix = job.source.suffix.lower()
     return [(folder / f"{n}.flac", folder / f"{n}{suffix}" if with_video else None) for n in names]
+
+
+@contextlib.contextmanager
+def staged(output: Path, overwrite: bool):
+    """A hidden folder inside `output` and a list for what is written there; all of it moves up at the end, or nothing.
+
+    Half a job's results would look like a whole one's. An output folder that was not there before a failure goes too.
+    """
+    new = not output.exists()
+    output.mkdir(parents=True, exist_ok=True)
+    folder, written, moved = Path(tempfile.mkdtemp(prefix=".mmaudio-", dir=output)), [], []
+    try:
+        yield folder, written
+        for path in written:  # a container that could not hold the video may have changed a name since the check
+            if not overwrite and (output / path.name).exists():
+                raise UsageError(f"{output / path.name}: exists already; add --overwrite or choose another --output")
+        for path in written:
+            moved.append(output / path.name) if not (output / path.name).exists() else None
+            os.replace(path, output / path.name)
+    except BaseException:
+        for path in moved:
+            path.unlink(missing_ok=True)
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if new and not any(output.iterdir()):
+            output.rmdir()
 
 
 def run_job(pipe, config: DemoConfig, job: Job) -> None:
@@ -239,47 +286,70 @@ def run_job(pipe, config: DemoConfig, job: Job) -> None:
         bar.close()
     for note in generations[0].notes:
         log(f"note: {note}")
-    written: list[Path] = []
-    try:
+    with staged(Path(config.output), config.overwrite) as (folder, written):
         for generation, (sound, video) in zip(generations, targets(config, job), strict=True):
             if config.lufs is not None:
                 generation.audio, note = normalize_loudness(generation.audio, generation.sample_rate, config.lufs)
                 log(f"note: {note}")
-            sound.parent.mkdir(parents=True, exist_ok=True)
-            written.append(generation.save(sound, overwrite=config.overwrite))
+            written.append(generation.save(folder / sound.name))
             if video is not None:
-                result = generation.save_video(video, mix_original=config.mix_original, overwrite=config.overwrite)
+                result = generation.save_video(folder / video.name, mix_original=config.mix_original)
                 written.append(result.path)
-                for note in result.notes:
+                for note in dict.fromkeys(result.notes):
                     log(f"note: {note}")
-    except BaseException:
-        for path in written:  # half a job's results would look like a whole one's
-            path.unlink(missing_ok=True)
-        raise
     took = sum(seconds for stage, seconds in pipe.timings.items() if not stage.startswith("load "))
     loading = sum(pipe.timings.values()) - took
     log(f"{generations[0].duration:.2f} s of sound in {took:.1f} s (and {loading:.1f} s loading)")
     for path in written:
-        print(path, flush=True)
+        print(Path(config.output) / path.name, flush=True)
 
 
 def expected_errors() -> tuple[type[Exception], ...]:
+    """What a user can cause or mend; anything else is a bug and deserves its traceback."""
+    import torch
+
     from mmaudio.media import MediaError
     from mmaudio.weights import WeightError
 
-    return (MediaError, WeightError, ValueError, UsageError)
+    return (MediaError, WeightError, ValueError, UsageError, OSError, torch.OutOfMemoryError)
+
+
+def error_line(error: Exception) -> str:
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError):
+        return "error: out of memory: try --low_memory, a shorter --duration, fewer --num_samples or --device cpu"
+    return "error: " + " ".join(str(error).split())
+
+
+def check_settings(config: DemoConfig) -> None:
+    """Refuse before the work what would fail after it. Raises UsageError or ValueError."""
+    from mmaudio.loudness import check_target
+    from mmaudio.media.mux import check_gain
+
+    paths = [("image", config.image), ("output", config.output), *(("video", path) for path in config.video)]
+    for name, path in paths:
+        if path == "":  # an unset shell variable; Path would take it for the current folder
+            raise UsageError(f"--{name} is empty: give a path")
+    if config.num_samples < 1 or config.num_steps < 1:
+        raise UsageError(f"--num_samples {config.num_samples}, --num_steps {config.num_steps}: must be at least 1")
+    if config.lufs is not None:
+        check_target(config.lufs)
+    if config.mix_original is not None:
+        check_gain(config.mix_original)
 
 
 def generate(args: argparse.Namespace) -> int:
     config = demo_config(args)
+    check_settings(config)
     jobs = plan_jobs(config)
-    if config.num_samples < 1:
-        raise UsageError(f"--num_samples must be at least 1, got {config.num_samples}")
     check_writable(Path(config.output))
-    if not config.overwrite:
-        planned = [path for job in jobs for pair in targets(config, job) for path in pair if path is not None]
-        if existing := [path for path in planned if path.exists()]:
-            raise UsageError(f"{existing[0]}: exists already; add --overwrite or choose another --output")
+    for job in jobs:
+        for path in (path for pair in targets(config, job) for path in pair if path is not None and path.exists()):
+            if not config.overwrite:
+                raise UsageError(f"{path}: exists already; add --overwrite or choose another --output")
+            if job.source is not None and job.source.exists() and path.samefile(job.source):
+                raise UsageError(f"{path}: is the source itself; choose another --output")
 
     import torch
 
@@ -293,6 +363,8 @@ def generate(args: argparse.Namespace) -> int:
         log(f"variant: {name} (the best one on this machine{better})")
     try:
         device = torch.device(config.device) if config.device else None
+        if device is not None and device.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError("use cpu, cuda or mps")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"--device {config.device}: not usable here ({str(error).splitlines()[0]})") from error
@@ -310,7 +382,7 @@ def generate(args: argparse.Namespace) -> int:
             if len(jobs) == 1:
                 raise
             failures += 1
-            log(f"error: {error}")
+            log(error_line(error))
     if failures:
         log(f"{failures} of {len(jobs)} inputs failed")
     return SOME_FAILED if failures else 0
@@ -318,7 +390,7 @@ def generate(args: argparse.Namespace) -> int:
 
 def download_command(args: argparse.Namespace) -> int:
     from mmaudio.variants import get_variant
-    from mmaudio.weights import download, download_dir, find
+    from mmaudio.weights import download, download_dir, find, verify
 
     variant = get_variant(args.variant)
     if variant.bundled:
@@ -331,6 +403,8 @@ def download_command(args: argparse.Namespace) -> int:
         if here is None:
             log(f"{file.name} ({file.size or 'size not published'}) -> {folder}")
             here = download(file, folder)
+        elif here.name == file.name:  # not a converted file: its checksum is known
+            verify(here, file)
         print(here, flush=True)
     return 0
 
@@ -338,13 +412,19 @@ def download_command(args: argparse.Namespace) -> int:
 def convert_command(args: argparse.Namespace) -> int:
     import dataclasses
 
-    from mmaudio.variants import get_variant
+    from mmaudio.loading import check_network
+    from mmaudio.variants import VARIANTS, get_variant
     from mmaudio.weights import convert
 
-    config = None
+    config, name = None, Path(args.source).name
     if args.variant:
-        variant = get_variant(args.variant)
-        config = {"variant": variant.name, "network": dataclasses.asdict(variant.network)}
+        variant, part = get_variant(args.variant), "network"
+        check_network(variant, args.source)
+        config = {"variant": variant.name, "part": part} | dataclasses.asdict(variant.network)
+    else:  # official files are known by their names
+        owners = [(v, part) for v in VARIANTS.values() for part, file in v.files.present.items() if file.name == name]
+        for variant, part in owners[:1]:
+            config = {"part": part} | dataclasses.asdict(getattr(variant, part))
     target = Path(args.target) if args.target else Path(args.source).with_suffix(".safetensors")
     if target.suffix != ".safetensors":
         raise UsageError(f"{target}: the target must end in .safetensors")
@@ -358,8 +438,13 @@ def convert_command(args: argparse.Namespace) -> int:
 def info_command(args: argparse.Namespace) -> int:
     from mmaudio.catalogue import list_variants
     from mmaudio.variants import get_variant
-    from mmaudio.weights import find, search_dirs
+    from mmaudio.weights import find, read_metadata, read_state, search_dirs
 
+    if args.variant and Path(args.variant).is_file():
+        state = read_state(args.variant)
+        print(f"{args.variant}: {len(state)} tensors, {sum(t.numel() for t in state.values()):,} values")
+        print(json.dumps(read_metadata(args.variant), indent=2))
+        return 0
     if args.variant:
         variant = get_variant(args.variant)
         print(f"{variant.name}: {variant.about}\nlicence: {variant.licence}")
@@ -396,12 +481,12 @@ def build_parser() -> argparse.ArgumentParser:
     converting = commands.add_parser("convert", help="rewrite a checkpoint as safetensors")
     converting.add_argument("source", help=".pth, .pt, .bin or .safetensors")
     converting.add_argument("target", nargs="?", help="default: the source's name with .safetensors")
-    converting.add_argument("--variant", help="store this variant's configuration in the file's metadata")
+    converting.add_argument("--variant", help="of a flow network under a name of your own: checks it, stores its sizes")
     converting.add_argument("--overwrite", action="store_true")
     converting.set_defaults(run=convert_command)
 
-    telling = commands.add_parser("info", help="list the variants, or tell all about one")
-    telling.add_argument("variant", nargs="?")
+    telling = commands.add_parser("info", help="list the variants, or tell all about one, or about a weight file")
+    telling.add_argument("variant", nargs="?", metavar="variant or file")
     telling.add_argument("--weights_dir", metavar="DIR")
     telling.set_defaults(run=info_command)
     return parser
@@ -414,12 +499,18 @@ def run(args: argparse.Namespace) -> int:
         log("stopped")
         return 130
     except expected_errors() as error:
-        log("error: " + " ".join(str(error).split()))
+        log(error_line(error))
         return USAGE_ERROR
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run(build_parser().parse_args(argv))
+    rest, words = split_overrides(sys.argv[1:] if argv is None else argv)
+    args = build_parser().parse_args(rest)
+    if words and args.command != "generate":
+        log(f"error: unexpected argument {words[0]!r}")
+        return USAGE_ERROR
+    args.overrides = words
+    return run(args)
 
 
 def demo(argv: list[str] | None = None) -> int:
@@ -428,6 +519,7 @@ def demo(argv: list[str] | None = None) -> int:
         prog="demo.py", description=GENERATE_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_generate_arguments(parser)
-    args = parser.parse_args(argv)
-    args.run = generate
+    rest, words = split_overrides(sys.argv[1:] if argv is None else argv)
+    args = parser.parse_args(rest)
+    args.run, args.overrides = generate, words
     return run(args)

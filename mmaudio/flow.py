@@ -129,7 +129,11 @@ def dopri5(
     velocity: Velocity, x0: Tensor, num_steps: int = 25, *, reverse: bool = False, progress: Progress | None = None,
     rtol: float = 1e-5, atol: float = 1e-5,
 ) -> Tensor:  # fmt: skip
-    """Adaptive fifth order; the tolerances decide the number of evaluations, `num_steps` is not used."""
+    """Adaptive fifth order; the tolerances decide the number of evaluations, `num_steps` is not used.
+
+    The step size follows the error of the whole batch, so here a sample does depend, within the tolerances, on the
+    batch it is in.
+    """
     try:
         from torchdiffeq import odeint
     except ImportError as error:

@@ -31,6 +31,13 @@ def load_network(variant: Variant, weights_dir: WeightsDir = None) -> MMAudio:
     return _fill(lambda: MMAudio(variant.network), variant.files.network, weights_dir, drop=LEGACY_KEYS)
 
 
+def check_network(variant: Variant, path: str | os.PathLike) -> None:
+    """WeightError unless the file holds a flow network of this variant's sizes."""
+    with torch.device("meta"):
+        network = MMAudio(variant.network)
+    load_strict(network, read_state(path), source=str(path), drop=LEGACY_KEYS)
+
+
 def load_codec(variant: Variant, weights_dir: WeightsDir = None, dtype: torch.dtype = torch.float32) -> AudioCodec:
     """VAE and vocoder; weight norms are folded in float32 before the cast to `dtype`. The mel stays float32."""
     vae = _fill(lambda: VAE(variant.vae), variant.files.vae, weights_dir).fold().to(dtype)

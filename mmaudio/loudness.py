@@ -6,7 +6,7 @@ import torchaudio
 from torch import Tensor
 
 MIN_SECONDS = 0.4  # one measuring block
-HEADROOM = 8.0  # torchaudio's filter clips at +-1 inside; measured at 1/8 of the level, the result is exact
+HEADROOM = 8.0  # torchaudio's filter clips at +-1 inside: loud sound is measured at an eighth of full scale
 TRUE_PEAK = -1.0  # dBTP
 
 
@@ -14,7 +14,8 @@ def integrated_loudness(audio: Tensor, sample_rate: int) -> float:
     """LUFS of (C, N) audio; -inf for silence and for less than 0.4 s."""
     if audio.shape[-1] < MIN_SECONDS * sample_rate:
         return -math.inf
-    lufs = torchaudio.functional.loudness(audio / HEADROOM, sample_rate).item() + 20 * math.log10(HEADROOM)
+    scale = max(1.0, HEADROOM * audio.abs().max().item())  # quiet sound as it is: the gate at -70 LUFS is absolute
+    lufs = torchaudio.functional.loudness(audio / scale, sample_rate).item() + 20 * math.log10(scale)
     return lufs if math.isfinite(lufs) else -math.inf
 
 
@@ -24,14 +25,19 @@ def true_peak(audio: Tensor, sample_rate: int) -> float:
     return 20 * math.log10(max(peak, 1e-9))
 
 
+def check_target(lufs: float) -> None:
+    """ValueError unless a loudness is one that can be asked for."""
+    if not -70 <= lufs <= 0:
+        raise ValueError(f"loudness target must be between -70 and 0 LUFS, got {lufs}")
+
+
 def normalize_loudness(audio: Tensor, sample_rate: int, target: float) -> tuple[Tensor, str]:
     """Scale (C, N) audio to `target` LUFS, or less if the true peak would pass -1 dBTP; and one line that says so.
 
     Raises:
         ValueError: the target is not between -70 and 0 LUFS.
     """
-    if not -70 <= target <= 0:
-        raise ValueError(f"loudness target must be between -70 and 0 LUFS, got {target}")
+    check_target(target)
     loudness = integrated_loudness(audio, sample_rate)
     if loudness == -math.inf:
         return audio, "loudness not changed: silence, or shorter than 0.4 s"

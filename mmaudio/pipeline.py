@@ -25,6 +25,7 @@ from mmaudio.variants import Variant, get_variant
 
 DEFAULT_DURATION = 8.0  # seconds; what the networks were trained with
 MAX_WHOLE_CLIP = 12.0  # a longer video is cut to DEFAULT_DURATION unless a duration is asked for
+MAX_ASPECT = 50  # longer side / shorter side of a frame
 MAX_DURATION = 30.0  # seconds; attention grows with the square, and quality falls away from the trained length
 FADE = 0.02  # seconds of fade-out where a video runs on after its last usable frame
 
@@ -42,7 +43,7 @@ class Generation:
     variant: str
     prompt: str
     duration: float  # seconds
-    source: Path | None = None  # the video or picture it was made for
+    source: Path | Tensor | None = None  # the video or picture it was made for; a tensor is a picture (3, H, W)
     is_picture: bool = False
     notes: tuple[str, ...] = ()  # one line each, for the user
 
@@ -58,7 +59,7 @@ class Generation:
         mix_original: gain in dB for the source's own sound, mixed under this one; None replaces it.
         """
         if self.source is None:
-            raise MediaError(f"{path}: made from words alone, there is no video to write; use save()")
+            raise MediaError(f"{path}: made without a video file, there is nothing to put the sound into; use save()")
         if self.is_picture:
             return still_video(self.source, self.audio, self.sample_rate, path, overwrite=overwrite)
         return mux(
@@ -83,7 +84,7 @@ class Inputs:
     sync: Tensor | None  # uint8 (T, 3, h, w)
     spec: SequenceSpec
     duration: float  # seconds of sound wanted; may exceed spec.duration by a fraction of a frame
-    source: Path | None = None
+    source: Path | Tensor | None = None
     is_picture: bool = False
     notes: list[str] = field(default_factory=list)
 
@@ -92,6 +93,11 @@ def best_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def check_aspect(height: int, width: int, name) -> None:
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise MediaError(f"{name}: {width} x {height} pixels is too narrow, at most {MAX_ASPECT} to 1; crop it first")
 
 
 class Pipeline:
@@ -186,8 +192,10 @@ class Pipeline:
                     raise MediaError(f"{video}: has one single frame; use it as a picture with --image")
                 video, image = None, video
         if image is not None:
-            picture = image if isinstance(image, Tensor) else read_image(image)
-            source = None if isinstance(image, Tensor) else Path(image)
+            is_file = not isinstance(image, Tensor)
+            picture = read_image(image) if is_file else image
+            check_aspect(*picture.shape[-2:], image if is_file else "image")
+            source = Path(image) if is_file else image
             duration = duration or DEFAULT_DURATION
             return Inputs(to_clip(picture)[None], None, self._spec(duration), duration, source, is_picture=True)
         if video is None:
@@ -196,10 +204,15 @@ class Pipeline:
 
         notes, source, length = [], None, duration
         if isinstance(video, VideoFrames):
+            if duration is not None:
+                raise ValueError("duration cannot be chosen for frames that are already read: read fewer")
             frames = video
+            if frames.duration > MAX_DURATION:
+                raise ValueError(f"duration of the frames must be at most {MAX_DURATION:g} s, got {frames.duration:g}")
             frames_clip = torch.stack([to_clip(f) for f in frames.clip])
             frames_sync = torch.stack([to_sync(f) for f in frames.sync])
         else:
+            check_aspect(info.height, info.width, video)
             source, length = Path(video), info.duration
             if duration is None and length is not None and length > MAX_WHOLE_CLIP:
                 duration = DEFAULT_DURATION
@@ -239,20 +252,18 @@ class Pipeline:
         """
         clip = sync = text = None
         if inputs.clip is not None and not mask_away_clip:
+            # No name is kept for an encoder: with low_memory it must go before the next one is loaded.
             with self._stage("CLIP", progress) as report:
-                encoder = ClipEncoder(self.part("clip_vision"), None)
-                clip = encoder.image(inputs.clip[None], progress=report)
+                clip = ClipEncoder(self.part("clip_vision"), None).image(inputs.clip[None], progress=report)
                 if inputs.is_picture:
                     clip = clip.expand(-1, inputs.spec.clip_len, -1)
         if inputs.sync is not None:
             with self._stage("sync", progress) as report:
                 sync = self.part("sync").encode(inputs.sync[None], progress=report)
         with self._stage("text", progress):
-            encoder = ClipEncoder(None, self.part("clip_text"))
-            if prompt:
-                text, negative = encoder.text([prompt, negative_prompt]).chunk(2)
-            else:
-                negative = encoder.text([negative_prompt])
+            prompts = [prompt, negative_prompt] if prompt else [negative_prompt]
+            *given, negative = ClipEncoder(None, self.part("clip_text")).text(prompts).split(1)
+            text = given[0] if given else None
         return clip, sync, text, negative
 
     @torch.inference_mode()
@@ -286,12 +297,20 @@ class Pipeline:
         network = self.part("network")
         shape = (spec.latent_len, network.config.latent_dim)
         x0 = flow.initial_noise(seeds, shape, device=self.device, dtype=self.dtype)
-        velocity = flow.guided(network, conditional, null, cfg_strength, two_passes=self.low_memory)
-        return network.unnormalize(flow.SOLVERS[solver](velocity, x0, num_steps, progress=progress))
+        solve = flow.SOLVERS[solver]
+        try:
+            velocity = flow.guided(network, conditional, null, cfg_strength, two_passes=self.low_memory)
+            latents = solve(velocity, x0, num_steps, progress=progress)
+        except torch.OutOfMemoryError:
+            if self.low_memory:
+                raise
+            torch.cuda.empty_cache()
+            velocity = flow.guided(network, conditional, null, cfg_strength, two_passes=True)
+            latents = solve(velocity, x0, num_steps, progress=progress)
+        return network.unnormalize(latents)
 
     # ---- the whole way
 
-    @torch.inference_mode()
     def __call__(
         self,
         video: str | os.PathLike | VideoFrames | None = None,
@@ -345,15 +364,17 @@ class Pipeline:
             mel = codec.decode_mel(latents)
         with self._stage("vocoder", progress):
             waves = torch.cat([codec.vocode(one) for one in mel.split(1)]).cpu()  # (B, 1, N): memory of one at a time
+        sample_rate = codec.sample_rate
+        del codec
         if not torch.isfinite(waves).all():
             raise ValueError("the network produced values that are not finite; try --full_precision or other weights")
         if self.low_memory:
             self.release()
         return [
             Generation(
-                audio=_fit(wave, inputs.spec.duration, inputs.duration, codec.sample_rate),
-                sample_rate=codec.sample_rate,
-                latents=latent.float().cpu(),
+                audio=_fit(wave.clone(), inputs.spec.duration, inputs.duration, sample_rate),
+                sample_rate=sample_rate,
+                latents=latent.float().cpu().clone(),  # clones: tensors of inference mode cannot be changed in place
                 seed=sample_seed,
                 variant=self.variant.name,
                 prompt=prompt,

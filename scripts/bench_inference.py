@@ -47,10 +47,10 @@ def randomise(pipe: Pipeline) -> None:
         if "adaLN" in name or name.startswith("final_layer.conv"):
             torch.nn.init.normal_(parameter, std=0.02)
     if isinstance(v.vocoder, BigVGANConfig):
-        vocoder = fold_weight_norm(build_bigvgan(v.vocoder))
+        vocoder = fold_weight_norm(build_bigvgan(v.vocoder)).to(pipe.dtype)
     else:
         vocoder = GriffinLim(v.vocoder)
-    codec = AudioCodec(MelSpectrogram(v.mel), VAE(v.vae).fold().to(pipe.dtype), vocoder.to(pipe.dtype))
+    codec = AudioCodec(MelSpectrogram(v.mel), VAE(v.vae).fold().to(pipe.dtype), vocoder)
     pipe._parts["codec"] = codec.eval().requires_grad_(False).to(pipe.device)
     parts = {
         "network": network,

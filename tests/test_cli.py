@@ -11,8 +11,9 @@ import pytest
 import soundfile
 import torch
 
-from mmaudio.cli import demo, main
+from mmaudio.cli import DemoConfig, demo, main, plan_jobs, split_overrides, targets
 from mmaudio.media import probe, read_audio
+from mmaudio.model.network import SIZES, MMAudio
 from mmaudio.stage import render_clip
 from mmaudio.stage.export import write_mp4
 from mmaudio.weights import BUNDLED_DIR, save_safetensors
@@ -88,6 +89,38 @@ def test_words_alone_several_samples_and_hydra_words(tmp_path, capsys):
     assert demo([*arguments, "--variant", "tiny_16k", "num_steps=1", "seed=7"]) == 0
     assert files(out) == ["glass_breaking_1.flac", "glass_breaking_2.flac"]
     assert "seed 7" in capsys.readouterr().err
+
+
+def test_hydra_words_may_stand_anywhere():
+    readme = ["--video", "clip.mp4", "num_steps=50", "solver=heun"]
+    assert split_overrides(readme) == (["--video", "clip.mp4"], ["num_steps=50", "solver=heun"])
+    assert split_overrides(["seed=1", "--prompt", "a=b", "num_steps=2"]) == (
+        ["--prompt", "a=b"],
+        ["seed=1", "num_steps=2"],
+    )
+    assert split_overrides(["--overwrite", "seed=1"]) == (["--overwrite"], ["seed=1"])
+
+
+def test_equal_names_get_numbers(tmp_path):
+    for name in ("a/clip.mp4", "b/clip.mp4", "c/clip_2.mp4", "d/Clip.mp4"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    videos = [str(tmp_path / d) for d in "abcd"]
+    jobs = plan_jobs(DemoConfig(video=videos))
+    assert [job.stem for job in jobs] == ["clip", "clip_2", "clip_2_2", "Clip_3"]
+    jobs = plan_jobs(DemoConfig(video=videos, num_samples=2))
+    planned = [str(p).casefold() for job in jobs for pair in targets(DemoConfig(num_samples=2), job) for p in pair]
+    assert len(set(planned)) == len(planned)
+
+
+def test_the_source_is_never_overwritten(clip, tmp_path, capsys):
+    source = tmp_path / "ball.mp4"
+    source.write_bytes(clip.read_bytes())
+    (tmp_path / "ball.flac").write_text("precious")
+    assert demo(["--video", str(source), "--output", str(tmp_path), "--overwrite", *FAST]) == 2
+    assert "is the source itself" in one_error_line(capsys)
+    assert source.read_bytes() == clip.read_bytes()
+    assert (tmp_path / "ball.flac").read_text() == "precious"
 
 
 def test_auto_takes_the_bundled_model_and_says_how_to_get_a_better_one(tmp_path, capsys, monkeypatch):
@@ -188,7 +221,12 @@ def test_bad_videos(clip, tmp_path, capsys, name, says):
         (["--image", "x.png"], "not both"),
         (["--lufs", "5"], "loudness"),
         (["no_such_setting=1"], "no_such_setting"),
-        (["stray"], "stray"),
+        (["--mix_original", "7000"], "mix_original"),
+        (["--mix_original", "nan"], "mix_original"),
+        (["--device", "meta"], "--device meta"),
+        (["--output", ""], "--output is empty"),
+        (["--video", ""], "--video is empty"),
+        (["--video", "x" * 300], "too long"),
     ],
 )
 def test_bad_arguments(clip, tmp_path, capsys, arguments, says):
@@ -297,14 +335,18 @@ def test_info(capsys):
 
 def test_convert(tmp_path, capsys):
     source = tmp_path / "net.pth"
-    torch.save({"a": torch.ones(2)}, source)
-    assert main(["convert", str(source), "--variant", "small_16k"]) == 0
+    torch.save(MMAudio(SIZES["tiny_16k"]).state_dict(), source)
+    assert main(["convert", str(source), "--variant", "small_16k"]) == 2
+    assert "another size" in one_error_line(capsys)
+    assert main(["convert", str(source), "--variant", "tiny_16k"]) == 0
     target = tmp_path / "net.safetensors"
     assert capsys.readouterr().out.strip() == str(target)
     from mmaudio.weights import read_metadata, read_state
 
-    assert torch.equal(read_state(target)["a"], torch.ones(2))
-    assert "small_16k" in read_metadata(target)["mmaudio_config"]
+    assert torch.equal(read_state(target)["latent_std"], torch.ones(1, 1, 20))
+    assert "tiny_16k" in read_metadata(target)["mmaudio_config"]
+    assert main(["info", str(target)]) == 0
+    assert "hidden_dim" in capsys.readouterr().out
     assert main(["convert", str(source)]) == 2  # exists already
     assert "--overwrite" in one_error_line(capsys)
     assert main(["convert", str(tmp_path / "missing.pth"), str(tmp_path / "x.safetensors")]) == 2
@@ -318,3 +360,17 @@ def test_help_teaches(capsys):
     text = capsys.readouterr().out
     assert "examples:" in text
     assert math.isfinite(len(text))
+
+
+def test_a_live_recording_without_a_length_is_cut_too(tmp_path, capsys):
+    source, live = encode(tmp_path / "long.mp4", 130, rate=10), tmp_path / "live.mkv"  # 13 s
+    with av.open(str(source)) as given, av.open(str(live), "w", format="matroska", options={"live": "1"}) as out:
+        stream = out.add_stream_from_template(given.streams.video[0], opaque=True)
+        for packet in given.demux(given.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                out.mux(packet)
+    assert probe(live).duration == pytest.approx(13.0, abs=0.2)
+    assert demo(["--video", str(live), "--output", str(tmp_path / "o"), *FAST]) == 0
+    assert "s long" in capsys.readouterr().err
+    assert soundfile.info(tmp_path / "o" / "live.flac").duration == pytest.approx(8.0, abs=0.01)

@@ -14,6 +14,7 @@ def test_loudness_of_a_full_scale_sine():
     """ITU-R BS.1770: 997 Hz at 0 dBFS in one channel reads -3.01 LUFS."""
     assert integrated_loudness(sine(1.0), 48_000) == pytest.approx(-3.01, abs=0.1)
     assert integrated_loudness(sine(0.1), 48_000) == pytest.approx(-23.01, abs=0.1)
+    assert integrated_loudness(sine(0.001), 48_000) == pytest.approx(-63.01, abs=0.1)
 
 
 def test_true_peak_between_samples():

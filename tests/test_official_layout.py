@@ -157,7 +157,7 @@ def test_download_load_demo(manifests, server, tmp_path, monkeypatch, capsys):
     assert generation.audio.abs().max() > 0
 
     # the converted network is taken instead, and says the same
-    assert main(["convert", str(weights / "mmaudio_small_16k.pth"), "--variant", "small_16k"]) == 0
+    assert main(["convert", str(weights / "mmaudio_small_16k.pth")]) == 0
     (weights / "mmaudio_small_16k.pth").unlink()
     again = mmaudio.load("small_16k", weights_dir=weights, device="cpu")(video=video, prompt="rain", num_steps=2)[0]
     assert torch.equal(again.latents, generation.latents)

@@ -1,4 +1,4 @@
-"""The only place where frames are resized, cropped and normalised for the encoders (SPEC: CLIP and Synchformer)."""
+"""The only place where frames are resized, cropped and normalised for the encoders (paper, section 3.2)."""
 
 from collections.abc import Callable
 

@@ -72,6 +72,15 @@ def stream_duration(container: av.container.InputContainer, stream: av.stream.St
     return float(Fraction(container.duration, av.time_base) - offset) if container.duration else None
 
 
+def scanned_duration(path: str | os.PathLike) -> float | None:
+    """Length of the video in seconds by reading every packet, undecoded: for live recordings without a header."""
+    with open_input(path, genpts=True) as container:
+        stream = video_stream(container)
+        base, start, period = fraction(stream.time_base), stream_start(stream), frame_rate(stream)
+        times = [p.pts * base for p in container.demux(stream) if p.size and p.pts is not None]
+    return float(max(times) - start + (1 / period if period else 0)) if times else None
+
+
 def frame_rate(stream: av.VideoStream) -> Fraction | None:
     """Nominal frames per second, for display and for last-frame durations only: frames are placed by their times."""
     return fraction(stream.guessed_rate) or fraction(stream.average_rate)

@@ -88,6 +88,8 @@ class AudioTrack:
         self.rate = sample_rate if sample_rate in rates else FALLBACK_RATE
         self.samples = resample(samples, sample_rate, self.rate)  # (C, N)
         channels = self.samples.shape[0]
+        if channels not in LAYOUTS:
+            raise MediaError(f"cannot write {channels} audio channels; mix them down to at most {max(LAYOUTS)}")
         self.out = out
         self.stream = out.add_stream(codec, rate=self.rate, layout=LAYOUTS[channels])
         self.stream.bit_rate = channels * min(BIT_RATE, AAC_BITS_PER_SAMPLE * self.rate)

@@ -24,7 +24,14 @@ from mmaudio.media.probe import MediaInfo, probe
 from mmaudio.media.still import encode_animation, still_video
 
 UNTIMED_FORMATS = {"avi", "h264", "hevc", "m4v"}  # store no presentation times; FFmpeg can work them out
+MAX_GAIN = 60  # dB
 CONTAINER_METADATA = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration"}
+
+
+def check_gain(decibels: float) -> None:
+    """ValueError unless a gain for the original sound is between -MAX_GAIN and MAX_GAIN dB."""
+    if not -MAX_GAIN <= decibels <= MAX_GAIN:
+        raise ValueError(f"mix_original must be between -{MAX_GAIN} and {MAX_GAIN} dB, got {decibels}")
 
 
 class _DoesNotFit(Exception):
@@ -59,6 +66,8 @@ def mux(
     samples = as_samples(audio, dest)
     if sample_rate <= 0:
         raise ValueError(f"sample_rate must be positive, got {sample_rate}")
+    if mix_original is not None:
+        check_gain(mix_original)
     notes: list[str] = []
     info = probe(source)
     if info.kind == "audio":

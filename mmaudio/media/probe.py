@@ -15,6 +15,7 @@ from mmaudio.media.container import (
     decode_frames,
     frame_rate,
     open_input,
+    scanned_duration,
     stream_duration,
     video_stream,
 )
@@ -70,12 +71,13 @@ def probe(path: str | os.PathLike) -> MediaInfo:
         if not frames:
             raise MediaError(f"{path}: no picture of its video can be decoded; it is damaged or cut off")
         turns = quarter_turns(frames[0])
+        length = stream_duration(container, stream) or scanned_duration(path)
         width, height = frames[0].width, frames[0].height
         still = len(frames) == 1
         return MediaInfo(
             path=path,
             kind="image" if still else "video",
-            duration=None if still else stream_duration(container, stream),
+            duration=None if still else length,
             width=height if turns % 2 else width,
             height=width if turns % 2 else height,
             fps=None if still else frame_rate(stream),

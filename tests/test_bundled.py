@@ -1,0 +1,40 @@
+"""The bundled model: small enough to carry, whole, and heard to follow the picture."""
+
+import numpy as np
+
+import mmaudio
+from mmaudio.evaluation.onsets import Matches, detect_onsets, match_onsets
+from mmaudio.stage import render_clip, split_seeds
+from mmaudio.stage.export import write_mp4
+from mmaudio.variants import VARIANTS
+from mmaudio.weights import BUNDLED_DIR, read_metadata
+
+CLIPS = 8
+
+
+def test_files_are_few_megabytes_and_say_what_they_are():
+    files = sorted(BUNDLED_DIR.glob("*.safetensors"))
+    assert {f.name for f in files} == {f.name for f in VARIANTS["tiny_16k"].files.present.values()}
+    assert sum(f.stat().st_size for f in files) <= 40_000_000
+    for file in files:
+        assert read_metadata(file)["variant"] == "tiny_16k"
+
+
+def test_sound_is_in_time_with_the_picture(tmp_path):
+    """A short form of scripts/evaluate_stage.py, on held-out clips: contacts are heard when they are seen."""
+    pipe = mmaudio.load("tiny_16k", device="cpu")
+    heard, truth = [], []
+    for seed in split_seeds("test", CLIPS, start=200):
+        clip = render_clip(seed, size=112, duration=6)
+        write_mp4(tmp_path / "clip.mp4", clip)
+        generation = pipe(video=tmp_path / "clip.mp4", prompt=clip.caption, num_steps=10)[0]
+        heard.append(detect_onsets(generation.audio[0].numpy(), generation.sample_rate))
+        truth.append(np.array([event.time for event in clip.events]))
+
+    def f1(shift):
+        pairs = zip(heard, truth[shift:] + truth[:shift], strict=True)
+        return sum((match_onsets(h, t, 0.1) for h, t in pairs), Matches()).f1
+
+    shuffled = np.mean([f1(shift) for shift in range(1, CLIPS)])
+    assert f1(0) >= 0.45
+    assert f1(0) >= 1.6 * shuffled
