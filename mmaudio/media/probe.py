@@ -35,7 +35,7 @@ class MediaInfo:
 
     path: Path
     kind: Literal["video", "image", "audio"]
-    duration: float | None  # seconds; None for images and where the file does not tell
+    duration: float | None  # seconds; None for images and for sound whose length the file does not tell
     width: int | None
     height: int | None
     fps: Fraction | None  # nominal; a variable frame rate has no single one
