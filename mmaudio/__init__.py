@@ -11,7 +11,7 @@ from mmaudio.version import __version__
 
 _LAZY = {
     "Pipeline": "mmaudio.pipeline",
-    "Generation": "mmaudio.pipeline",
+    "Generation": "mmaudio.generation",
     "load": "mmaudio.catalogue",
     "list_variants": "mmaudio.catalogue",
 }

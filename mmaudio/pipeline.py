@@ -1,8 +1,6 @@
 """A video, a picture or words in; sound out. Every stage of the method is named here once, in order."""
 
-import base64
 import contextlib
-import io
 import math
 import os
 import time
@@ -16,8 +14,9 @@ from torch import Tensor
 from mmaudio import flow
 from mmaudio.features.clip import ClipEncoder
 from mmaudio.features.frames import clip_frame, sync_frame
+from mmaudio.generation import Generation, fit_length
 from mmaudio.loading import load_clip_text, load_clip_vision, load_codec, load_network, load_sync
-from mmaudio.media import MediaError, VideoFrames, mux, probe, read_image, read_video, still_video, write_audio
+from mmaudio.media import MediaError, VideoFrames, probe, read_image, read_video
 from mmaudio.media.probe import IMAGE_SUFFIXES
 from mmaudio.model.network import Conditions
 from mmaudio.sequence import SequenceSpec
@@ -27,53 +26,8 @@ DEFAULT_DURATION = 8.0  # seconds; what the networks were trained with
 MAX_WHOLE_CLIP = 12.0  # a longer video is cut to DEFAULT_DURATION unless a duration is asked for
 MAX_ASPECT = 50  # longer side / shorter side of a frame
 MAX_DURATION = 30.0  # seconds; attention grows with the square, and quality falls away from the trained length
-FADE = 0.02  # seconds of fade-out where a video runs on after its last usable frame
 
 Progress = Callable[[str, int, int], None]  # (stage, done, total); raise from it to cancel
-
-
-@dataclass
-class Generation:
-    """One generated sound. In a notebook it shows itself as a player."""
-
-    audio: Tensor  # (channels, samples) float32 in [-1, 1], on the CPU
-    sample_rate: int
-    latents: Tensor  # (L, C) unnormalised latents the audio was decoded from
-    seed: int
-    variant: str
-    prompt: str
-    duration: float  # seconds
-    source: Path | Tensor | None = None  # the video or picture it was made for; a tensor is a picture (3, H, W)
-    is_picture: bool = False
-    notes: tuple[str, ...] = ()  # one line each, for the user
-
-    def save(self, path: str | os.PathLike, *, overwrite: bool = True) -> Path:
-        """Write the sound (.flac, .wav, .mp3, .ogg, .m4a). Raises MediaError; nothing half-written stays."""
-        if not overwrite and Path(path).exists():
-            raise MediaError(f"{path}: exists already; choose another name or overwrite it")
-        return write_audio(path, self.audio, self.sample_rate)
-
-    def save_video(self, path: str | os.PathLike, *, mix_original: float | None = None, overwrite: bool = True):
-        """Write the source with this sound; pictures are copied, not encoded again. Returns a `media.MuxResult`.
-
-        mix_original: gain in dB for the source's own sound, mixed under this one; None replaces it.
-        """
-        if self.source is None:
-            raise MediaError(f"{path}: made without a video file, there is nothing to put the sound into; use save()")
-        if self.is_picture:
-            return still_video(self.source, self.audio, self.sample_rate, path, overwrite=overwrite)
-        return mux(
-            self.source, self.audio, self.sample_rate, path,
-            duration=self.duration, mix_original=mix_original, overwrite=overwrite,
-        )  # fmt: skip
-
-    def _repr_html_(self) -> str:
-        import soundfile
-
-        buffer = io.BytesIO()
-        soundfile.write(buffer, self.audio.T.numpy(), self.sample_rate, format="WAV", subtype="PCM_16")
-        data = base64.b64encode(buffer.getvalue()).decode()
-        return f'<audio controls src="data:audio/wav;base64,{data}"></audio>'
 
 
 @dataclass
@@ -372,7 +326,7 @@ class Pipeline:
             self.release()
         return [
             Generation(
-                audio=_fit(wave.clone(), inputs.spec.duration, inputs.duration, sample_rate),
+                audio=fit_length(wave.clone(), inputs.spec.duration, inputs.duration, sample_rate),
                 sample_rate=sample_rate,
                 latents=latent.float().cpu().clone(),  # clones: tensors of inference mode cannot be changed in place
                 seed=sample_seed,
@@ -403,14 +357,3 @@ class Pipeline:
         with self._timed(name):
             yield None if progress is None else lambda done, total: progress(name, done, total)
         self.timings[name] -= sum(v for k, v in self.timings.items() if k.startswith("load ")) - loading
-
-
-def _fit(wave: Tensor, covered: float, wanted: float, sample_rate: int) -> Tensor:
-    """(1, N) to exactly `wanted` seconds: whole latents are longer, and after the last usable frame comes silence."""
-    wave = wave[:, : round(min(covered, wanted) * sample_rate)]
-    missing = round(wanted * sample_rate) - wave.shape[1]
-    if missing > 0:
-        fade = round(FADE * sample_rate)
-        wave[:, -fade:] *= torch.linspace(1, 0, fade)
-        wave = torch.nn.functional.pad(wave, (0, missing))
-    return wave.clone()

@@ -11,7 +11,8 @@ import pytest
 import soundfile
 import torch
 
-from mmaudio.cli import DemoConfig, demo, main, plan_jobs, split_overrides, targets
+from mmaudio.cli import demo, main
+from mmaudio.generate_command import DemoConfig, plan_jobs, split_overrides, targets
 from mmaudio.media import probe, read_audio
 from mmaudio.model.network import SIZES, MMAudio
 from mmaudio.stage import render_clip

@@ -1,0 +1,51 @@
+"""What the commands say: lines, a progress bar, and errors that are the user's to mend."""
+
+import sys
+
+
+class UsageError(Exception):
+    """A wrong argument; the message is one line for the user."""
+
+
+def log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+class StageBar:
+    """One progress bar that follows the pipeline's stages."""
+
+    def __init__(self):
+        from tqdm import tqdm
+
+        self.bar = tqdm(total=0, disable=None, leave=False, dynamic_ncols=True, delay=0.5)
+        self.stage = ""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage != self.stage:
+            self.stage = stage
+            self.bar.reset(total=total or None)
+            self.bar.set_description(stage)
+        self.bar.total = total or None
+        self.bar.n = done
+        self.bar.refresh()
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+def expected_errors() -> tuple[type[Exception], ...]:
+    """What a user can cause or mend; anything else is a bug and deserves its traceback."""
+    import torch
+
+    from mmaudio.media import MediaError
+    from mmaudio.weights import WeightError
+
+    return (MediaError, WeightError, ValueError, UsageError, OSError, torch.OutOfMemoryError)
+
+
+def error_line(error: Exception) -> str:
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError):
+        return "error: out of memory: try --low_memory, a shorter --duration, fewer --num_samples or --device cpu"
+    return "error: " + " ".join(str(error).split())
