@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import tempfile
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from mmaudio.console import StageBar, UsageError, error_line, expected_errors, log
@@ -128,14 +128,12 @@ def demo_config(args: argparse.Namespace) -> DemoConfig:
     ConfigStore.instance().store("demo_schema", DemoConfig)
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            config = compose("demo", overrides=args.overrides)
-        for f in fields(DemoConfig):
-            value = getattr(args, f.name, None)
-            if value is not None and value is not False:  # 0 is a value
-                config[f.name] = value
-        return OmegaConf.to_object(config)
+            config: DemoConfig = OmegaConf.to_object(compose("demo", overrides=args.overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise UsageError(f"setting: {str(error).splitlines()[0]}") from error
+    flags = {f.name: getattr(args, f.name, None) for f in fields(DemoConfig)}
+    # 0 is a value; a flag that was not given is None or False. Set outside OmegaConf, which would read "${x}" in text.
+    return replace(config, **{name: v for name, v in flags.items() if v is not None and v is not False})
 
 
 def file_safe(text: str, limit: int = 60) -> str:

@@ -60,7 +60,10 @@ def one_error_line(capsys) -> str:
 
 def test_video_in_video_out(clip, tmp_path, capsys):
     out = tmp_path / "out"
-    assert demo(["--video", str(clip), "--prompt", "rain, it's (loud) a[1]=x", "--output", str(out), *FAST]) == 0
+    assert (
+        demo(["--video", str(clip), "--prompt", "rain, it's (loud) a[1]=x ${nothing} ???", "--output", str(out), *FAST])
+        == 0
+    )
     captured = capsys.readouterr()
     assert captured.out.split() == [str(out / "ball.flac"), str(out / "ball.mp4")]
     assert "tiny_16k" in captured.err
