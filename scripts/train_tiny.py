@@ -42,7 +42,7 @@ from mmaudio.features.synchformer import SynchformerVisual
 from mmaudio.model.network import MMAudio
 from mmaudio.stage import render_clip, split_seeds
 from mmaudio.variants import VARIANTS
-from mmaudio.weights import save_safetensors
+from mmaudio.weights import BUNDLED_DIR, save_safetensors
 
 RENDER_SIZE = 112  # pixels; stored at the encoders' size, by the resizing that inference uses
 FPS = 25
@@ -98,19 +98,23 @@ def shrink(video: np.ndarray) -> np.ndarray:
     return sync_frame(SIZE)(torch.from_numpy(video).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
 
 
-def render(args):
+def render_pool(workers: int):
     from multiprocessing import get_context
 
-    for split, count in (("val", max(32, args.clips // 20)), ("train", args.clips)):
+    return get_context("spawn").Pool(workers) if workers > 1 else None
+
+
+def render(args):
+    for split, count in (("val", max(2, args.clips // 17)), ("train", args.clips)):
         clips = Clips(args.work, split, count)
         done = len(clips)
         todo = split_seeds(split, count)[done:]
-        with get_context("spawn").Pool(args.workers) as pool:
-            results = tqdm(pool.imap(render_one, todo), total=len(todo), desc=f"render {split}")
-            for i, (video, audio, meta) in enumerate(results, start=done):
-                clips.video[i], clips.audio[i] = video, audio
-                with clips.meta_path.open("a") as f:  # last: a row counts once its line is there
-                    f.write(json.dumps(meta) + "\n")
+        pool = render_pool(args.workers)
+        results = pool.imap(render_one, todo) if pool else map(render_one, todo)
+        for i, (video, audio, meta) in enumerate(tqdm(results, total=len(todo), desc=f"render {split}"), start=done):
+            clips.video[i], clips.audio[i] = video, audio
+            with clips.meta_path.open("a") as f:  # last: a row counts once its line is there
+                f.write(json.dumps(meta) + "\n")
 
 
 # ---------------------------------------------------------------- one loop for every part
@@ -176,7 +180,7 @@ def fit(name: str, work: Path, minutes: float, model: nn.Module, step_loss, lr: 
             for k, v in model.state_dict().items():
                 ema[k].lerp_(v, 1 - decay) if v.is_floating_point() else ema[k].copy_(v)
         for k, v in scalars.items():
-            averages[k] = averages.get(k, float(v)) * 0.98 + 0.02 * float(v)
+            averages[k] = averages.get(k, v.item()) * 0.98 + 0.02 * v.item()
         elapsed += time.time() - began
         bar.n = min(round(elapsed), bar.total)
         bar.set_postfix(step=step, **{k: f"{v:.3f}" for k, v in averages.items()})
@@ -497,8 +501,7 @@ def compare_vocoders(args):
 
 def pack(args):
     """Averaged weights of all parts, half precision, into the package."""
-    folder = Path(__file__).resolve().parents[1] / "mmaudio" / "bundled"
-    folder.mkdir(exist_ok=True)
+    args.out.mkdir(parents=True, exist_ok=True)
     parts = {
         "network": trained("flow", args.work, MMAudio(TINY.network)).state_dict(),
         "vae": trained("vae", args.work, VAE(TINY.vae)).state_dict(),
@@ -506,7 +509,7 @@ def pack(args):
         "sync": trained("sync", args.work, SyncHeads()).encoder.state_dict(),
     }
     for part, state in parts.items():
-        path = folder / f"tiny_16k_{part}.safetensors"
+        path = args.out / f"tiny_16k_{part}.safetensors"
         save_safetensors(path, {k: v.half().cpu() for k, v in state.items()}, {"variant": "tiny_16k", "part": part})
         print(f"{path.name}: {path.stat().st_size / 2**20:.1f} MiB")
 
@@ -518,7 +521,7 @@ COMMANDS = {
 }  # fmt: skip
 
 
-def main():
+def main(argv: list[str] | None = None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=list(COMMANDS))
     parser.add_argument("--work", type=Path, default=Path("runs/tiny"), help="data, checkpoints and features")
@@ -527,7 +530,8 @@ def main():
     parser.add_argument("--minutes", type=float, default=10.0, help="training budget of this part")
     parser.add_argument("--batch", type=int, default=32, help="batch size of sync and flow")
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate of flow")
-    args = parser.parse_args()
+    parser.add_argument("--out", type=Path, default=BUNDLED_DIR, help="where pack writes")
+    args = parser.parse_args(argv)
     COMMANDS[args.command](args)
 
 
