@@ -174,7 +174,14 @@ class Pipeline:
                     f"the video is {length:.1f} s long: took its first {duration:g} s (choose with --duration)"
                 )
             report = None if progress is None else lambda done, total: progress("decode", done, total)
-            frames = read_video(video, duration, clip_transform=to_clip, sync_transform=to_sync, progress=report)
+            frames = read_video(
+                video,
+                duration,
+                rule=self.variant.frame_rule,
+                clip_transform=to_clip,
+                sync_transform=to_sync,
+                progress=report,
+            )
             frames_clip, frames_sync = frames.clip, frames.sync
             notes += frames.warnings
         if frames.duration < shortest:
@@ -284,7 +291,7 @@ class Pipeline:
         """Generate sound for a video, a picture (uint8 (3, H, W) or a file) or words alone.
 
         Args:
-            video: a file, or frames from `mmaudio.media.read_video` without transforms.
+            video: a file, or frames from `mmaudio.media.read_video` without transforms, by the variant's `frame_rule`.
             duration: seconds; None is the clip's own length (8 s for pictures, words, and videos over 12 s).
             cfg_strength: guidance; below 1 there is none.
             seed: of the first sample; sample i uses seed + i, and does not depend on how many there are.

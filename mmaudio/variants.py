@@ -1,6 +1,7 @@
 """What a variant is: sequence spec, network, codec, feature extractors and weight files. Adding one is one entry."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from mmaudio.codec.mel import MEL_16K, MEL_44K, MelConfig
 from mmaudio.codec.vae import VAE_16K, VAE_44K, VAEConfig
@@ -40,6 +41,7 @@ class Variant:
     sync: SynchformerConfig
     files: Files
     licence: str
+    frame_rule: Literal["first", "nearest"] = "first"  # see media.read_video; as the training picked its frames
 
     @property
     def bundled(self) -> bool:
@@ -91,6 +93,7 @@ TINY_16K = Variant(
     sync=SynchformerConfig(embed_dim=128, depth=4, num_heads=4, frame_size=64),
     files=Files(*(_bundled(part) for part in ("network", "vae")), None, *(_bundled(part) for part in ("clip", "sync"))),
     licence="MIT",
+    frame_rule="nearest",
 )
 
 VARIANTS: dict[str, Variant] = {
