@@ -1,12 +1,10 @@
 import os
-import resource
-import signal
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from mediafiles import RATE, cfr, strongest_frequency, tone, write_video
+from mediafiles import RATE, cfr, full_disk, strongest_frequency, tone, write_video
 
 from mmaudio.media import MediaError, read_audio, write_audio
 
@@ -125,19 +123,9 @@ def test_a_cut_wav_gives_what_is_there(tmp_path):
     assert 15_000 < read_audio(path)[0].shape[1] < 25_000
 
 
-@pytest.fixture
-def full_disk():
-    """Every file of this process stops at 10 kB, as on a full disk."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".m4a", ".ogg"])
-def test_a_full_disk_leaves_nothing_behind(tmp_path, full_disk, suffix):
-    with pytest.raises(MediaError, match="disk is full"):
+def test_a_full_disk_leaves_nothing_behind(tmp_path, suffix):
+    with pytest.raises(MediaError, match="disk is full"), full_disk(10_000):
         write_audio(tmp_path / f"x{suffix}", torch.rand(1, 100_000) * 2 - 1, RATE)
     assert not list(tmp_path.iterdir())
 
