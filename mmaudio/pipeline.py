@@ -37,7 +37,9 @@ class Inputs:
     clip: Tensor | None  # uint8 (T, 3, H, W); a picture is one frame
     sync: Tensor | None  # uint8 (T, 3, h, w)
     spec: SequenceSpec
-    duration: float  # seconds of sound wanted; may exceed spec.duration by a fraction of a frame
+    duration: (
+        float  # seconds of sound wanted: spec.duration, or less (see Variant.pad_to), or a fraction of a frame more
+    )
     source: Path | Tensor | None = None
     is_picture: bool = False
     notes: list[str] = field(default_factory=list)
@@ -52,6 +54,11 @@ def best_device() -> torch.device:
 def check_aspect(height: int, width: int, name) -> None:
     if max(height, width) > MAX_ASPECT * min(height, width):
         raise MediaError(f"{name}: {width} x {height} pixels is too narrow, at most {MAX_ASPECT} to 1; crop it first")
+
+
+def hold_last(frames: Tensor, length: int) -> Tensor:
+    """(T, 3, H, W) frames, the last one repeated until there are `length`."""
+    return torch.cat([frames, frames[-1:].expand(max(0, length - len(frames)), -1, -1, -1)])
 
 
 class Pipeline:
@@ -192,10 +199,12 @@ class Pipeline:
         # The last slot of a whole clip is often past its last frame: the sound still runs to the end of the picture.
         wanted = min(x for x in (duration, length, MAX_DURATION) if x is not None) if source else frames.duration
         wanted = max(wanted, frames.duration) if wanted - frames.duration < 1 else frames.duration
-        return Inputs(frames_clip, frames_sync, self._spec(frames.duration), wanted, source, notes=notes)
+        spec = self._spec(frames.duration)
+        frames_clip, frames_sync = hold_last(frames_clip, spec.clip_len), hold_last(frames_sync, spec.sync_frames)
+        return Inputs(frames_clip, frames_sync, spec, wanted, source, notes=notes)
 
     def _spec(self, duration: float) -> SequenceSpec:
-        return self.variant.spec.with_duration(duration)
+        return self.variant.spec.with_duration(max(duration, self.variant.pad_to))
 
     @torch.inference_mode()
     def encode(

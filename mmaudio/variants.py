@@ -41,6 +41,7 @@ class Variant:
     sync: SynchformerConfig
     files: Files
     licence: str
+    pad_to: float = 0.0  # seconds; shorter clips are lengthened by their last frame, and the sound is cut again
     frame_rule: Literal["first", "nearest"] = "first"  # see media.read_video; as the training picked its frames
 
     @property
@@ -93,6 +94,7 @@ TINY_16K = Variant(
     sync=SynchformerConfig(embed_dim=128, depth=4, num_heads=4, frame_size=64),
     files=Files(*(_bundled(part) for part in ("network", "vae")), None, *(_bundled(part) for part in ("clip", "sync"))),
     licence="MIT",
+    pad_to=SPEC_16K.duration,  # its training saw no other length
     frame_rule="nearest",
 )
 
