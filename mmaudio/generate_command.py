@@ -216,8 +216,10 @@ def staged(output: Path, overwrite: bool):
             if not overwrite and (output / path.name).exists():
                 raise UsageError(f"{output / path.name}: exists already; add --overwrite or choose another --output")
         for path in written:
-            moved.append(output / path.name) if not (output / path.name).exists() else None
-            os.replace(path, output / path.name)
+            target = output / path.name
+            if not target.exists():  # an older file that is replaced is not ours to remove
+                moved.append(target)
+            os.replace(path, target)
     except BaseException:
         for path in moved:
             path.unlink(missing_ok=True)

@@ -11,8 +11,9 @@
     python scripts/train_tiny.py flow --minutes 27 --batch 16 --lr 1.5e-3 $W
     python scripts/train_tiny.py pack $W                  # averaged weights into mmaudio/bundled
 
-The bundled weights are what these commands made on two CPU cores, in about an hour and a half with rendering and
-extraction. `--minutes` is the budget of a part; more minutes or a GPU make it better.
+The bundled weights were made with these budgets on two busy CPU cores. Not to the letter: sync, CLIP and VAE ran while
+rendering went on and saw about the first 1,400 clips, and flow began with a budget of 34 minutes that was shortened to
+27 (1,039 steps). `--minutes` is the budget of a part in wall-clock time, so another machine makes other weights.
 
 Every command can be stopped and run again: it goes on where it was. Seeds are functions of (seed, step), so a resumed
 run draws what an uninterrupted one would. The learning rate follows the share of the budget that is used up.
