@@ -1,0 +1,1 @@
+"""What the loop can train; each module has a `build(config, device) -> Task`."""
