@@ -128,7 +128,7 @@ class GlobalBatches(Sampler[list[Item]]):
         rows = self._order(epoch)[batch * size : (batch + 1) * size].tolist()
         return [Item(row, derived_seed(self.seed, step, place)) for place, row in enumerate(rows)]
 
-    @lru_cache(maxsize=1)  # noqa: B019: one sampler lives as long as its run
+    @lru_cache(maxsize=1)  # noqa: B019 (one sampler lives as long as its run)
     def _order(self, epoch: int) -> Tensor:
         return self.source.order(epoch, self.seed)
 
