@@ -38,9 +38,14 @@ def check_network(variant: Variant, path: str | os.PathLike) -> None:
     load_strict(network, read_state(path), source=str(path), drop=LEGACY_KEYS)
 
 
+def load_vae(variant: Variant, weights_dir: WeightsDir = None) -> VAE:
+    """Folded for inference, in float32."""
+    return _fill(lambda: VAE(variant.vae), variant.files.vae, weights_dir).fold()
+
+
 def load_codec(variant: Variant, weights_dir: WeightsDir = None, dtype: torch.dtype = torch.float32) -> AudioCodec:
     """VAE and vocoder; weight norms are folded in float32 before the cast to `dtype`. The mel stays float32."""
-    vae = _fill(lambda: VAE(variant.vae), variant.files.vae, weights_dir).fold().to(dtype)
+    vae = load_vae(variant, weights_dir).to(dtype)
     if isinstance(variant.vocoder, BigVGANConfig):
         path: Path = fetch(variant.files.vocoder, weights_dir)
         vocoder = load_bigvgan(variant.vocoder, read_state(path), source=str(path)).requires_grad_(False).to(dtype)

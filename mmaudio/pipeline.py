@@ -13,18 +13,17 @@ from torch import Tensor
 
 from mmaudio import flow
 from mmaudio.features.clip import ClipEncoder
-from mmaudio.features.frames import clip_frame, sync_frame
+from mmaudio.features.frames import clip_frame, hold_last, sync_frame
 from mmaudio.generation import Generation, fit_length
 from mmaudio.loading import load_clip_text, load_clip_vision, load_codec, load_network, load_sync
 from mmaudio.media import MediaError, VideoFrames, probe, read_image, read_video
-from mmaudio.media.probe import IMAGE_SUFFIXES
+from mmaudio.media.probe import IMAGE_SUFFIXES, check_aspect
 from mmaudio.model.network import Conditions
 from mmaudio.sequence import SequenceSpec
 from mmaudio.variants import Variant, get_variant
 
 DEFAULT_DURATION = 8.0  # seconds; what the networks were trained with
 MAX_WHOLE_CLIP = 12.0  # a longer video is cut to DEFAULT_DURATION unless a duration is asked for
-MAX_ASPECT = 50  # longer side / shorter side of a frame
 MAX_DURATION = 30.0  # seconds; attention grows with the square, and quality falls away from the trained length
 
 Progress = Callable[[str, int, int], None]  # (stage, done, total); raise from it to cancel
@@ -49,16 +48,6 @@ def best_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def check_aspect(height: int, width: int, name) -> None:
-    if max(height, width) > MAX_ASPECT * min(height, width):
-        raise MediaError(f"{name}: {width} x {height} pixels is too narrow, at most {MAX_ASPECT} to 1; crop it first")
-
-
-def hold_last(frames: Tensor, length: int) -> Tensor:
-    """(T, 3, H, W) frames, the last one repeated until there are `length`."""
-    return torch.cat([frames, frames[-1:].expand(max(0, length - len(frames)), -1, -1, -1)])
 
 
 class Pipeline:

@@ -36,6 +36,11 @@ def sync_frame(size: int = 224) -> Callable[[Tensor], Tensor]:
     return transform
 
 
+def hold_last(frames: Tensor, length: int) -> Tensor:
+    """(T, 3, H, W) frames, the last one repeated until there are `length`."""
+    return torch.cat([frames, frames[-1:].expand(max(0, length - len(frames)), -1, -1, -1)])
+
+
 def clip_normalize(frames: Tensor) -> Tensor:
     """uint8 (..., 3, H, W) -> float32, CLIP's mean and standard deviation."""
     mean = torch.tensor(CLIP_MEAN, device=frames.device).view(3, 1, 1)

@@ -27,6 +27,7 @@ VIDEO_SUFFIXES = frozenset(
     (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".wmv", ".flv", ".gif")
 )
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif"))
+MAX_ASPECT = 50  # longer side / shorter side of a frame
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,12 @@ def probe(path: str | os.PathLike) -> MediaInfo:
             sample_rate=rate,
             format=container.format.name,
         )
+
+
+def check_aspect(height: int, width: int, name) -> None:
+    """MediaError if a frame is so narrow that resizing its shorter side would make a giant of it."""
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise MediaError(f"{name}: {width} x {height} pixels is too narrow, at most {MAX_ASPECT} to 1; crop it first")
 
 
 def find_videos(paths: Iterable[str | os.PathLike]) -> list[Path]:
