@@ -12,6 +12,7 @@ from mmaudio.codec.vae import VAE
 from mmaudio.codec.vocoder import BigVGANConfig, GriffinLim, load_bigvgan
 from mmaudio.features.clip import build_text, build_vision
 from mmaudio.features.synchformer import SynchformerVisual
+from mmaudio.features.synchformer_offset import Synchformer, own_key
 from mmaudio.model.network import LEGACY_KEYS, MMAudio
 from mmaudio.variants import Variant
 from mmaudio.weights import WeightFile, fetch, load_strict, read_state
@@ -69,8 +70,13 @@ def load_clip_vision(variant: Variant, weights_dir: WeightsDir = None) -> nn.Mod
 
 
 def load_sync(variant: Variant, weights_dir: WeightsDir = None) -> SynchformerVisual:
-    """The visual half only; the official file's audio half and offset head are for evaluation."""
+    """The visual half only, which is all that making sound needs."""
     return _fill(
         lambda: SynchformerVisual(variant.sync), variant.files.sync, weights_dir,
         rename=lambda key: key if key.startswith("vfeat_extractor.") else None,
     )  # fmt: skip
+
+
+def load_synchformer(variant: Variant, weights_dir: WeightsDir = None) -> Synchformer:
+    """Picture, sound and offset head, to judge synchrony; the bundled file has the visual half only."""
+    return _fill(lambda: Synchformer(variant.synchformer), variant.files.sync, weights_dir, rename=own_key)

@@ -8,6 +8,8 @@ from mmaudio.codec.vae import VAE_16K, VAE_44K, VAEConfig
 from mmaudio.codec.vocoder import BIGVGAN_16K, BIGVGAN_44K, BigVGANConfig, GriffinLimConfig
 from mmaudio.features.clip import CLIP_DFN5B_H14, ClipConfig
 from mmaudio.features.synchformer import SynchformerConfig
+from mmaudio.features.synchformer_audio import SynchformerAudioConfig
+from mmaudio.features.synchformer_offset import OffsetHeadConfig, SynchformerModelConfig
 from mmaudio.model.network import SIZES, MMAudioConfig
 from mmaudio.sequence import SPEC_16K, SPEC_44K, SequenceSpec
 from mmaudio.weights import OFFICIAL, WeightFile
@@ -39,10 +41,16 @@ class Variant:
     vocoder: BigVGANConfig | GriffinLimConfig
     clip: ClipConfig
     sync: SynchformerConfig
+    sync_audio: SynchformerAudioConfig  # this and the head judge synchrony; making sound does not need them
+    sync_head: OffsetHeadConfig
     files: Files
     licence: str
     pad_to: float = 0.0  # seconds; shorter clips are lengthened by their last frame, and the sound is cut again
     frame_rule: Literal["first", "nearest"] = "first"  # see media.read_video; as the training picked its frames
+
+    @property
+    def synchformer(self) -> SynchformerModelConfig:
+        return SynchformerModelConfig(self.sync, self.sync_audio, self.sync_head)
 
     @property
     def bundled(self) -> bool:
@@ -61,6 +69,8 @@ def _official(name: str, about: str) -> Variant:
         vocoder=BIGVGAN_16K if is_16k else BIGVGAN_44K,
         clip=CLIP_DFN5B_H14,
         sync=SynchformerConfig(),
+        sync_audio=SynchformerAudioConfig(),
+        sync_head=OffsetHeadConfig(),
         files=Files(
             network=OFFICIAL[f"mmaudio_{name}.pth"],
             vae=OFFICIAL["v1-16.pth" if is_16k else "v1-44.pth"],
@@ -92,6 +102,8 @@ TINY_16K = Variant(
         frame_size=64,
     ),
     sync=SynchformerConfig(embed_dim=128, depth=4, num_heads=4, frame_size=64),
+    sync_audio=SynchformerAudioConfig(embed_dim=128, depth=4, num_heads=4),
+    sync_head=OffsetHeadConfig(embed_dim=128, num_heads=4),
     files=Files(*(_bundled(part) for part in ("network", "vae")), None, *(_bundled(part) for part in ("clip", "sync"))),
     licence="MIT",
     pad_to=SPEC_16K.duration,  # its training saw no other length

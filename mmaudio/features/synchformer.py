@@ -131,7 +131,7 @@ class VisualExtractor(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, c.embed_dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + c.grid**2, c.embed_dim))
         self.temp_embed = nn.Parameter(torch.zeros(1, c.tokens_per_segment, c.embed_dim))
-        self.patch_embed = PatchEmbed(nn.Conv2d(3, c.embed_dim, p, p))  # in the file, never used
+        self.patch_embed = PatchEmbed(nn.Conv2d(3, c.embed_dim, p, p)).requires_grad_(False)  # in the file, never used
         self.patch_embed_3d = PatchEmbed(
             nn.Conv3d(3, c.embed_dim, (c.frames_per_token, p, p), (c.frames_per_token, p, p))
         )
