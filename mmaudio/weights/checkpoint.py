@@ -5,11 +5,13 @@ Nothing here imports torch before a file is read.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,17 +39,51 @@ def read_state(path: str | os.PathLike) -> dict[str, Tensor]:
     Raises:
         WeightError: not there, not a weight file, damaged, unsafe, or holding anything but tensors.
     """
-    import torch
-
     path = Path(path)
     kind = _sniff(path)
-    try:
-        if kind == "safetensors":
-            from safetensors.torch import load_file
+    if kind == "safetensors":
+        from safetensors.torch import load_file
 
+        with _one_line(path, kind):
             return load_file(path)
-        content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=kind == "zip")
-    except Exception as error:  # the readers raise a dozen types on damaged input; all of them mean the same here
+    return _unwrap(_read_torch(path, kind), path)
+
+
+def open_lazily(path: str | os.PathLike) -> dict[str, Callable[[], object]]:
+    """Entries of a file of one dict, each with the function that reads it: for many files too large to hold at once.
+
+    The values of a torch file are memory-mapped and may be anything that is no code.
+
+    Raises:
+        WeightError: see `read_state`.
+    """
+    path = Path(path)
+    kind = _sniff(path)
+    if kind == "safetensors":
+        from safetensors import safe_open
+
+        with _one_line(path, kind):
+            opened = safe_open(path, framework="pt")
+            return {name: partial(opened.get_tensor, name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
+    content = _read_torch(path, kind)
+    if not isinstance(content, Mapping):
+        raise WeightError(f"{path}: got {type(content).__name__}, expected a dict")
+    return {str(name): partial(lambda value: value, value) for name, value in content.items()}
+
+
+def _read_torch(path: Path, kind: str) -> object:
+    import torch
+
+    with _one_line(path, kind):
+        return torch.load(str(path), map_location="cpu", weights_only=True, mmap=kind == "zip")
+
+
+@contextlib.contextmanager
+def _one_line(path: Path, kind: str):
+    """The readers raise a dozen types on damaged input; all of them mean the same here."""
+    try:
+        yield
+    except Exception as error:
         # torch's own text is not passed on: it advises to switch the protection off
         refused = re.search(r"GLOBAL (\S+)|unrecognized function (.+)", str(error))
         if refused:
@@ -59,7 +95,6 @@ def read_state(path: str | os.PathLike) -> dict[str, Tensor]:
         raise WeightError(
             f"{path}: truncated, damaged or no weight file ({reason}); delete it and download again"
         ) from error
-    return _unwrap(content, path)
 
 
 def fingerprint(path: str | os.PathLike) -> str:
