@@ -227,8 +227,20 @@ class MMAudio(nn.Module):
         return self.final_layer(latent, global_c)  # (B, L, C)
 
     def forward(
-        self, latent: Tensor, t: Tensor, clip: Tensor | None, sync: Tensor | None, text: Tensor | None,
-        spec: SequenceSpec,
+        self, latent: Tensor, t: Tensor, clip: Tensor, sync: Tensor, text: Tensor, spec: SequenceSpec, *,
+        no_clip: Tensor | None = None, no_sync: Tensor | None = None, no_text: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
-        """Features straight to velocity: one call for training, where conditions change with every step."""
-        return self.velocity(latent, t, self.encode_conditions(clip, sync, text, spec, batch=latent.shape[0]))
+        """Features straight to velocity: the one call of training, where conditions change with every step.
+
+        no_clip, no_sync, no_text: (B,) bool, True for rows whose feature is replaced by the learned empty one. It
+        happens in here because parameters may be sharded outside.
+        """
+        batch = latent.shape[0]
+        clip = _replaced(clip, self.empty_clip(batch, spec), no_clip)
+        sync = _replaced(sync, self.empty_sync(batch, spec), no_sync)
+        text = _replaced(text, self.empty_text(batch), no_text)
+        return self.velocity(latent, t, self.encode_conditions(clip, sync, text, spec))
+
+
+def _replaced(feature: Tensor, empty: Tensor, rows: Tensor | None) -> Tensor:
+    return feature if rows is None else torch.where(rows.view(-1, 1, 1), empty.to(feature.dtype), feature)

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from mmaudio.data.sampler import Source, TensorBatch, derived_seed
+from mmaudio.training.tracking import Tracker
 
 
 class Draw:
@@ -68,5 +70,6 @@ class Task:
     critic_loss: LossFunction | None = None
     export: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict  # the network's state to the official file's
     blocks: Callable[[nn.Module], Iterable[nn.Module]] = lambda network: ()  # FSDP shards these one by one
-    preview: Callable | None = None  # (network with averaged weights, step, folder, tracker), on rank 0
+    also_write: Callable[[Path, dict[str, Tensor]], None] | None = None  # more files beside the weights, from its state
+    preview: Callable[[dict[str, Tensor], int, Path, Tracker], None] | None = None  # from the exported state
     can_accumulate: bool = True  # False where the loss compares the samples of a batch with each other

@@ -140,22 +140,13 @@ def test_loss_and_gradients(kit, case_id):
     case = kit.case(case_id)
     x, network, spec = kit.inputs(case), build(kit, case), spec_of(case["config"])
     out = {}
-    rows = [x["video_exist"].view(-1, 1, 1), x["text_exist"].view(-1, 1, 1)]
-    nulls = [x["null_video"].view(-1, 1, 1), x["null_text"].view(-1, 1, 1)]
-    batch = len(x["clip"])
-
-    def masked(feature, empty, exists, null):
-        return torch.where(exists & ~null, feature, empty)
-
+    no_video = ~x["video_exist"] | x["null_video"]
+    no_text = ~x["text_exist"] | x["null_text"]
     x1 = network.normalize(x["a_mean"] + x["a_std"] * x["eps"])
     xt = flow.interpolate(x["x0"], x1, x["t"])
     v = network(
-        xt, x["t"],
-        masked(x["clip"], network.empty_clip(batch, spec), rows[0], nulls[0]),
-        masked(x["sync"], network.empty_sync(batch, spec), rows[0], nulls[0]),
-        masked(x["text"], network.empty_text(batch), rows[1], nulls[1]),
-        spec,
-    )  # fmt: skip
+        xt, x["t"], x["clip"], x["sync"], x["text"], spec, no_clip=no_video, no_sync=no_video, no_text=no_text
+    )
     per_sample = flow.loss(v, x["x0"], x1)
     loss = per_sample.mean()
     loss.backward()

@@ -1,0 +1,90 @@
+"""`train.py`: configuration in, a run folder out."""
+
+import dataclasses
+import importlib
+import sys
+from pathlib import Path
+
+from mmaudio.console import error_line, expected_errors, log
+from mmaudio.generate_command import config_dir
+from mmaudio.training.config import TrainConfig
+
+TASKS = ("flow", "vae", "vocoder", "clip", "sync")
+USAGE_ERROR, LOST_RANK = 2, 1
+
+
+def main() -> None:
+    """Entry point; Hydra reads the command line."""
+    import hydra
+    from hydra.core.config_store import ConfigStore
+
+    ConfigStore.instance().store("train_schema", TrainConfig)
+    hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")(_run)()
+
+
+def _run(raw) -> None:
+    from omegaconf import OmegaConf
+
+    sys.exit(run(OmegaConf.to_object(raw)))
+
+
+def run(config: TrainConfig) -> int:
+    """Train; the exit code. Whatever a user can mend is one line on stderr."""
+    from mmaudio.data.manifest import ManifestError
+    from mmaudio.data.store import StoreError
+    from mmaudio.training.checkpoint import CheckpointError
+    from mmaudio.training.distributed import RankError, ranks
+    from mmaudio.training.loop import TrainingError
+
+    known = (*expected_errors(), ManifestError, StoreError, CheckpointError, TrainingError)
+    try:
+        with ranks(config.device, config.timeout, config.strategy) as here:
+            try:
+                return train_here(config, here)
+            except known as error:
+                if here.world > 1 and isinstance(error, OSError | ValueError):
+                    log(f"[rank {here.rank}] {error_line(error)}")
+                elif here.is_main or here.world == 1:
+                    log(error_line(error))
+                return USAGE_ERROR
+    except RankError as error:
+        log(error_line(error))
+        return LOST_RANK
+    except known as error:
+        log(error_line(error))
+        return USAGE_ERROR
+
+
+def train_here(config: TrainConfig, here) -> int:
+    from mmaudio.training.loop import set_up_numerics, train
+
+    def say(line: str) -> None:
+        if here.is_main:
+            log(line)
+
+    set_up_numerics(here.device)
+    name = config.task.get("name")
+    if name not in TASKS:
+        raise ValueError(f"unknown task {name!r}: expected one of {', '.join(TASKS)}")
+    task = importlib.import_module(f"mmaudio.training.tasks.{name}").build(config, here.device)
+    folder = Path(config.output) / config.exp_id
+    if here.is_main:
+        write_config(folder, config)
+    parameters = sum(p.numel() for p in task.network.parameters() if p.requires_grad)
+    say(
+        f"task {task.name}: {parameters / 1e6:.2f}M trainable parameters, {len(task.train)} clips, {here.world} rank(s) "
+        f"on {here.device.type}, batches of {config.batch_size}; everything goes to {folder}"
+    )
+    weights, step = train(task, config, here, folder, say)
+    if weights is None:
+        say(f"stopped at step {step}; run the same command again to go on")
+    elif here.is_main:
+        print(weights)
+    return 0
+
+
+def write_config(folder: Path, config: TrainConfig) -> None:
+    from omegaconf import OmegaConf
+
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(OmegaConf.create(dataclasses.asdict(config)), folder / "config.yaml")

@@ -1,0 +1,178 @@
+"""The flow network, on a feature store (paper, sections 3.2 and 4)."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mmaudio import flow
+from mmaudio.data.mixture import FeatureBatch, Mixture
+from mmaudio.loading import load_clip_text, load_network
+from mmaudio.model.lora import add_lora, merged_state, save_adapter
+from mmaudio.model.network import MMAudio
+from mmaudio.training.config import TrainConfig
+from mmaudio.training.task import Draw, Losses, Nets, Task
+from mmaudio.training.tracking import Tracker
+from mmaudio.variants import Variant, get_variant
+from mmaudio.weights import CONFIG_KEY
+
+TIME_BINS = 25
+
+
+@dataclass
+class Options:
+    drop: float = 0.1  # probability of each null condition
+    independent: bool | None = None  # CLIP and sync dropped independently; None: as the variant's network (v2: yes)
+
+
+def build(config: TrainConfig, device: torch.device) -> Task:
+    """The task from its configuration.
+
+    Raises:
+        ValueError, StoreError, WeightError: something does not fit; one line.
+    """
+    options = Options(**{name: value for name, value in config.task.items() if name != "name"})
+    start = get_variant(config.weights) if config.weights else None
+    variant = get_variant(config.variant) if config.variant else start or get_variant("small_16k")
+    train = Mixture(config.data.train)
+    train.check_variant(variant)
+    validation = Mixture(config.data.validation) if config.data.validation else None
+    if validation is not None:
+        validation.check_variant(variant)
+
+    if start is None:
+        torch.manual_seed(config.seed)
+        network = MMAudio(variant.network)
+        set_constants(network, train, variant)
+    else:
+        if start.network != variant.network:
+            raise ValueError(f"weights {config.weights} are of other sizes than variant {variant.name}")
+        network = load_network(start).requires_grad_(True)
+        freeze_constants(network)
+    export, also_write = dict, None
+    if config.lora.rank:
+        add_lora(network, config.lora.rank, config.lora.alpha, config.lora.targets)
+        export, also_write = lora_files(config, variant)
+
+    independent = variant.network.v2 if options.independent is None else options.independent
+    metadata = {
+        "variant": variant.name,
+        "part": "network",
+        CONFIG_KEY: json.dumps(dataclasses.asdict(variant.network), sort_keys=True),
+        "codec": train.identity["vae"],
+    }
+    return Task(
+        name="flow",
+        network=network,
+        loss=FlowLoss(network, variant, options.drop, independent),
+        train=train,
+        validation=validation,
+        file_name=variant.files.network.local_names[0],
+        metadata=metadata,
+        export=export,
+        also_write=also_write,
+        blocks=lambda net: (*net.joint_blocks, *net.fused_blocks),
+        preview=preview(config, variant, device) if config.preview.videos or config.preview.prompts else None,
+    )
+
+
+def set_constants(network: MMAudio, data: Mixture, variant: Variant) -> None:
+    """What the network keeps of its data: latent statistics and the features of the empty string."""
+    mean, std = data.latent_statistics()
+    network.latent_mean.copy_(mean.view(1, 1, -1))
+    network.latent_std.copy_(std.view(1, 1, -1))
+    empty = data.empty_text()
+    if empty is None:  # the reference's layout does not keep it
+        from mmaudio.features.clip import ClipEncoder
+
+        empty = ClipEncoder(None, load_clip_text(variant)).text([""])[0]
+    network.empty_string_feat.copy_(empty)
+
+
+def freeze_constants(network: MMAudio) -> None:
+    for parameter in (network.latent_mean, network.latent_std, network.empty_string_feat):
+        parameter.requires_grad_(False)
+
+
+class FlowLoss:
+    """The training loss of a batch (SPEC of the method: paper, equation 2 and section 4).
+
+    Null conditions: a network of the first version loses CLIP and sync features together, one of the second each by
+    itself; the text always by itself. Latent statistics are copied, for the network's own may be sharded.
+    """
+
+    def __init__(self, network: MMAudio, variant: Variant, drop: float, independent: bool):
+        self.spec, self.drop, self.independent = variant.spec, drop, independent
+        self.mean, self.std = network.latent_mean.detach().clone(), network.latent_std.detach().clone()
+
+    def __call__(self, nets: Nets, batch: FeatureBatch, draw: Draw) -> Losses:
+        shape = batch.mean.shape[1:]  # (L, C)
+        latent = batch.mean.float() + batch.std.float() * draw.normal(*shape)
+        x1 = (latent - self.mean.to(latent.device)) / self.std.to(latent.device)
+        t = flow.logit_normal(draw.normal())
+        x0 = draw.normal(*shape)
+        no_clip = draw.uniform() < self.drop
+        no_sync = draw.uniform() < self.drop if self.independent else no_clip
+        no_text = draw.uniform() < self.drop
+        v = nets.network(
+            flow.interpolate(x0, x1, t), t, batch.clip.float(), batch.sync.float(), batch.text.float(), self.spec,
+            no_clip=no_clip | ~batch.video_exist, no_sync=no_sync | ~batch.video_exist,
+            no_text=no_text | ~batch.text_exist,
+        )  # fmt: skip
+        loss = flow.loss(v, x0, x1)  # (B,)
+        return Losses(loss.mean(), by_time=binned(loss.detach(), t))
+
+
+def binned(loss: Tensor, t: Tensor) -> Tensor:
+    """Sums and counts of per-sample losses in equal bins of t in [0, 1], (2, TIME_BINS)."""
+    index = (t * TIME_BINS).long().clamp(0, TIME_BINS - 1)
+    return torch.zeros(2, TIME_BINS, device=t.device).index_add(1, index, torch.stack([loss, torch.ones_like(loss)]))
+
+
+def lora_files(config: TrainConfig, variant: Variant):
+    """The adapted network's state to official weights with the adapter merged in, and to the adapter's own file."""
+
+    def module_of(state: dict[str, Tensor]) -> MMAudio:
+        with torch.device("meta"):
+            network = MMAudio(variant.network)
+            add_lora(network, config.lora.rank, config.lora.alpha, config.lora.targets)
+        network.load_state_dict(state, assign=True)
+        return network
+
+    def export(state):
+        return merged_state(module_of(state))
+
+    def also_write(folder: Path, state):
+        save_adapter(folder / "adapter.safetensors", module_of(state), variant.name)
+
+    return export, also_write
+
+
+def preview(config: TrainConfig, variant: Variant, device: torch.device):
+    """Sound (and video) of a few clips through the `Pipeline` that users call."""
+    videos, prompts = config.preview.videos, config.preview.prompts
+    if videos and prompts and len(videos) != len(prompts):
+        raise ValueError(f"preview has {len(videos)} videos and {len(prompts)} prompts: give one prompt for each video")
+    pairs = list(zip(videos or [None] * len(prompts), prompts or [""] * len(videos), strict=True))
+
+    def run(state: dict[str, Tensor], step: int, folder: Path, tracker: Tracker) -> None:
+        from mmaudio.codec.mel import MelSpectrogram
+        from mmaudio.pipeline import Pipeline
+
+        network = MMAudio(variant.network)
+        network.load_state_dict(state)
+        pipeline = Pipeline(variant, device, parts={"network": network.eval()}, low_memory=True)
+        mel = MelSpectrogram(variant.mel)
+        for i, (video, prompt) in enumerate(pairs):
+            take = pipeline(video=video, prompt=prompt, seed=config.seed)[0]
+            stem = folder / f"{step:08d}_{i}"
+            take.save(stem.with_suffix(".flac"))
+            if video is not None:
+                take.save_video(stem.with_suffix(".mp4"))
+            tracker.audio(f"preview/{i}", take.audio, take.sample_rate, step)
+            tracker.spectrogram(f"preview/{i}", mel(take.audio)[0], step)
+
+    return run

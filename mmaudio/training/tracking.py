@@ -1,0 +1,81 @@
+"""What a run writes down: `stats.jsonl` and TensorBoard, by the main rank only."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Tracker:
+    """Numbers, sounds and pictures of a run. On other ranks, a tracker without a folder keeps nothing.
+
+    A resumed run first drops what an earlier one had written from its `start` on, so each step is there once.
+    """
+
+    def __init__(self, folder: Path | None, start: int = 0):
+        self.folder, self.board = folder, None
+        if folder is None:
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / "stats.jsonl"
+        if self.path.exists():
+            kept = [line for line in self.path.read_text().splitlines() if _step(line) is not None]
+            kept = [line for line in kept if _step(line) < start]
+            temporary = self.path.with_name(".stats.tmp")
+            temporary.write_text("".join(f"{line}\n" for line in kept))
+            os.replace(temporary, self.path)
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start)
+
+    def log(self, step: int, kind: str, **scalars: float | list) -> None:
+        """One line of stats.jsonl, {"step": ..., "kind": "train" | "validation" | ..., name: value}."""
+        if self.folder is None:
+            return
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, "kind": kind} | scalars) + "\n")
+        for name, value in scalars.items():
+            if isinstance(value, int | float):
+                self.board.add_scalar(f"{kind}/{name}", value, step)
+
+    def audio(self, name: str, waveform: Tensor, sample_rate: int, step: int) -> None:
+        """Waveform (1, N) in [-1, 1]."""
+        if self.board is not None:
+            self.board.add_audio(name, waveform.float().cpu(), step, sample_rate)
+
+    def spectrogram(self, name: str, mel: Tensor, step: int) -> None:
+        """Log-mel (M, F) as a grey picture, low frequencies at the bottom."""
+        if self.board is not None:
+            mel = mel.float().cpu()
+            scaled = (mel - mel.min()) / (mel.max() - mel.min()).clamp(min=1e-6)
+            self.board.add_image(name, scaled.flip(0)[None], step)
+
+    def close(self) -> None:
+        if self.board is not None:
+            self.board.close()
+
+
+def _step(line: str) -> int | None:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):  # the last line of a killed run
+        return None
+
+
+def by_time(sums_and_counts: Tensor) -> list[float | None]:
+    """(2, bins) sums and counts to means; None where nothing fell."""
+    sums, counts = sums_and_counts.double().cpu().numpy()
+    means = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+    return [None if np.isnan(m) else round(float(m), 6) for m in means]
+
+
+def peak_memory(device: torch.device) -> float:
+    """GiB: of the GPU's allocator, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

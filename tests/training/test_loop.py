@@ -1,0 +1,238 @@
+"""The loop on a task of no size: order of things, resuming, stopping, skipping, keeping. Ranks: test_ranks.py."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from toy import ToySource, toy_config, toy_loss, toy_task
+
+from mmaudio.training import loop
+from mmaudio.training.checkpoint import CheckpointError
+from mmaudio.training.distributed import ranks
+from mmaudio.training.loop import TrainingError
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Train a toy in `tmp_path / name`; the folder, the result, and what was said."""
+
+    def go(name: str = "run", task=None, **changes):
+        folder, said = tmp_path / name, []
+        config = toy_config(**changes)
+        with ranks("cpu", 60, config.strategy) as here:
+            result, step = loop.train(task or toy_task(), config, here, folder, said.append)
+        return folder, result, step, said
+
+    return go
+
+
+def lines(folder: Path, kind: str = "train") -> dict[int, dict]:
+    rows = [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
+    steps = [row["step"] for row in rows if row["kind"] == kind]
+    assert steps == sorted(set(steps)), "every step once, in order"
+    return {row["step"]: row for row in rows if row["kind"] == kind}
+
+
+def same(a: Path, b: Path) -> bool:
+    x, y = load_file(a), load_file(b)
+    return x.keys() == y.keys() and all(torch.equal(x[name], y[name]) for name in x)
+
+
+def test_a_run_from_start_to_end(run):
+    folder, result, step, _ = run()
+    assert (result, step) == (folder / "weights" / "toy.safetensors", 12)
+    stats = lines(folder)
+    assert list(stats) == list(range(12))
+    assert stats[11]["loss"] < 0.8 * stats[0]["loss"]
+    assert stats[0]["lr"] == pytest.approx(0.02 / 4)
+    assert {"loss", "error", "lr", "grad_norm", "samples_per_second", "data_wait", "skipped", "memory"} <= set(stats[5])
+    assert list(lines(folder, "validation")) == [5, 10, 12]
+    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == [f"step_{n:08d}" for n in (4, 8, 12)]
+    assert len(list((folder / "ema").iterdir())) == 4  # two profiles at steps 6 and 12
+    assert any((folder / "tensorboard").iterdir())
+    network = toy_task().network
+    network.load_state_dict(load_file(result))
+
+
+def test_a_finished_run_does_nothing_more(run):
+    folder, result, _, _ = run()
+    before = result.read_bytes(), (folder / "stats.jsonl").read_text()
+    _, _, step, said = run()
+    assert step == 12
+    assert "going on from" in said[0]
+    assert result.read_bytes() == before[0]
+
+
+@pytest.mark.parametrize("critic", [False, True])
+def test_a_stopped_run_goes_on_bit_for_bit(run, critic):
+    whole, expected, _, _ = run("whole", toy_task(critic=critic))
+    calls = 0
+
+    def interrupting(nets, batch, draw):
+        nonlocal calls
+        calls += torch.is_grad_enabled()
+        if calls == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return toy_loss(nets, batch, draw)
+
+    task = toy_task(critic=critic)
+    task.loss = interrupting
+    _, result, step, _ = run("halves", task)
+    assert (result, step) == (None, 7)
+    folder, result, step, said = run("halves", toy_task(critic=critic))
+    assert step == 12
+    assert "step 7" in said[0]
+    assert same(result, expected)
+    a, b = lines(folder), lines(whole)
+    assert {k: v["loss"] for k, v in a.items()} == {k: v["loss"] for k, v in b.items()}
+    last = "checkpoints/step_00000012/toy.safetensors"
+    assert same(folder / last, whole / last)
+
+
+def test_the_signal_handler_is_put_back(run):
+    before = signal.getsignal(signal.SIGTERM)
+    run(steps=1)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_accumulation_changes_nothing(run):
+    a, b = lines(run("one", accumulation=1)[0]), lines(run("four", accumulation=4)[0])
+    for step in a:
+        assert b[step]["loss"] == pytest.approx(a[step]["loss"], rel=1e-5)
+
+
+def test_loss_by_time(run):
+    task = toy_task()
+
+    def with_bins(nets, batch, draw):
+        losses = toy_loss(nets, batch, draw)
+        losses.by_time = torch.tensor([[8.0, 0.0], [2.0, 0.0]])
+        return losses
+
+    task.loss = with_bins
+    folder = run(task=task, accumulation=2)[0]
+    assert lines(folder)[0]["by_time"] == [4.0, None]
+
+
+def test_bad_steps_are_skipped_and_counted(run):
+    source = ToySource(bad=(3,))
+    folder, result, _, said = run(task=toy_task(source), steps=10)  # two epochs of five batches: two bad steps
+    stats = lines(folder)
+    assert stats[9]["skipped"] == 2
+    assert sum("clip3" in line for line in said) == 2
+    assert all(torch.isfinite(x).all() for x in load_file(result).values())
+    assert [step for step in stats if "loss" not in stats[step]] == [
+        int(line.split()[1].rstrip(":")) for line in said if "skipped" in line
+    ]
+
+
+def test_many_bad_steps_stop_the_run_with_its_last_good_state(run, tmp_path):
+    good = toy_task()
+
+    def failing(nets, batch, draw):
+        losses = toy_loss(nets, batch, draw)
+        losses.total = losses.total * (torch.nan if draw.step >= 5 else 1.0)
+        return losses
+
+    good.loss = failing
+    with pytest.raises(TrainingError, match="3 steps in a row were not finite.*step_00000008"):
+        run(task=good, max_bad_steps=3)
+    kept = tmp_path / "run/checkpoints/step_00000008/toy.safetensors"
+    assert same(kept, run("short", steps=5)[0] / "checkpoints/step_00000005/toy.safetensors")
+    _, _, step, _ = run(task=toy_task())  # mended: goes on
+    assert step == 12
+
+
+def test_only_the_last_checkpoints_stay(run):
+    folder = run(checkpoint_every=2, keep_checkpoints=2)[0]
+    assert [p.name for p in sorted((folder / "checkpoints").iterdir())] == ["step_00000010", "step_00000012"]
+
+
+@pytest.mark.parametrize("damage", ["truncate", "remove", "unlist"])
+def test_a_damaged_checkpoint_is_passed_over(run, damage):
+    folder, result, _, _ = run("whole")
+    expected = load_file(result)
+    newest = folder / "checkpoints" / "step_00000012"
+    victim = next((newest / "state").glob("*.distcp"))
+    if damage == "truncate":
+        victim.write_bytes(victim.read_bytes()[:-7])
+    elif damage == "remove":
+        victim.unlink()
+    else:
+        (newest / "files.json").write_text("{")
+    _, _, _, said = run("whole")
+    assert "damaged" in said[0]
+    assert "step 8" in said[1]
+    assert all(torch.equal(x, expected[name]) for name, x in load_file(result).items())
+
+
+def test_half_written_ones_are_never_loaded(run):
+    folder = run(steps=4)[0]
+    half = folder / "checkpoints" / ".step_00000008.tmp"
+    (half / "state").mkdir(parents=True)
+    _, _, step, said = run(steps=8)
+    assert "step 4" in said[0]
+    assert step == 8
+    assert not half.exists()
+
+
+def test_disk_full_at_a_checkpoint_keeps_the_older_ones(run, monkeypatch, tmp_path):
+    import torch.distributed.checkpoint as dcp
+
+    real, saves = dcp.save, 0
+
+    def failing(*args, **kwargs):
+        nonlocal saves
+        saves += 1
+        if saves == 2:
+            raise OSError(28, "No space left on device")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(dcp, "save", failing)
+    with pytest.raises(CheckpointError, match="No space left on device.*make room"):
+        run()
+    assert [p.name for p in (tmp_path / "run/checkpoints").iterdir()] == ["step_00000004"]
+    monkeypatch.undo()
+    assert run()[2] == 12
+
+
+def test_a_checkpoint_of_another_network_is_refused(run):
+    run(steps=4)
+    other = toy_task()
+    other.network.layer = torch.nn.Linear(4, 16, bias=False)
+    with pytest.raises(CheckpointError, match="does not fit this run"):
+        run(task=other, steps=8)
+
+
+def test_changed_settings_are_named(run):
+    run(steps=4)
+    _, _, _, said = run(steps=8, seed=1)
+    assert "changed since: steps, seed" in said[0]
+
+
+def test_validation_is_a_mean_over_all_rows(run):
+    folder = run(steps=0, validate_every=1)[0]
+    assert lines(folder, "validation")[0]["loss"] > 0
+
+
+def test_contrastive_tasks_refuse_accumulation(run):
+    task = toy_task()
+    task.can_accumulate = False
+    with pytest.raises(ValueError, match="accumulation=1"):
+        run(task=task, accumulation=2)
+
+
+def test_too_large_a_batch(run):
+    with pytest.raises(ValueError, match="40 clips, less than one batch of 64"):
+        run(batch_size=64)
+
+
+def test_unknown_names(run):
+    with pytest.raises(ValueError, match="precision must be"):
+        run(precision="half")
+    with pytest.raises(ValueError, match="strategy must be"):
+        run(strategy="zero")
