@@ -140,7 +140,7 @@ def test_synthesis_is_what_would_have_been_tracked(tmp_path, sigma):
     scale = (tracked[200]["w"] - list(walk(200))[-1]["w"]).abs().mean()  # what averaging changes at all
     for step, expected in tracked.items():
         got = synthesize(tmp_path, sigma, step)
-        assert (got["w"] - expected["w"]).abs().max() < 0.1 * scale
+        assert (got["w"] - expected["w"]).abs().max() < 0.01 * scale  # another sigma_rel, 10 % off, makes 0.16
         assert torch.equal(got["constant"], torch.full((3,), 0.7))
 
 
