@@ -36,7 +36,7 @@ from tqdm import tqdm
 from mmaudio import flow
 from mmaudio.codec.mel import MelSpectrogram
 from mmaudio.codec.vae import VAE
-from mmaudio.codec.vocoder import BigVGANConfig, build_bigvgan
+from mmaudio.codec.vocoder import build_bigvgan, small_bigvgan
 from mmaudio.features.clip import ClipEncoder, build_clip, tokenize
 from mmaudio.features.frames import clip_normalize, sync_frame, sync_normalize
 from mmaudio.features.synchformer import SynchformerVisual
@@ -52,15 +52,7 @@ FRAMES = SECONDS * FPS
 TINY = VARIANTS["tiny_16k"]
 SIZE = TINY.sync.frame_size
 assert TINY.clip.frame_size == SIZE, "square frames are stored once for both encoders"
-SMALL_BIGVGAN = BigVGANConfig(
-    mel=TINY.mel,
-    upsample_rates=(8, 8, 4),
-    upsample_kernel_sizes=(16, 16, 8),
-    final_tanh=True,
-    upsample_initial_channel=128,
-    resblock_kernel_sizes=(3, 7),
-    resblock_dilation_sizes=((1, 3, 5),) * 2,
-)
+SMALL_BIGVGAN = small_bigvgan(TINY.mel)
 
 
 # ---------------------------------------------------------------- data

@@ -249,6 +249,17 @@ class VAE(nn.Module):
         """Unnormalised latents (B, C, L) to log-mel (B, M, 2 L)."""
         return self.decoder(latent) * self.data_std + self.data_mean
 
+    def forward(self, mel: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Training's one call: the way through a sample of the posterior, all float32.
+
+        Log-mel (B, M, F) with F even and unit normal noise (B, C, F / 2) to: standardised log-mel (B, M, F), its
+        reconstruction, posterior mean and std (B, C, F / 2).
+        """
+        x = self.standardize(mel)
+        posterior = Gaussian.from_parameters(self.encoder(x).float())
+        y = self.decoder(posterior.mean + posterior.std * noise).float()
+        return x, y, posterior.mean, posterior.std
+
     def fold(self) -> "VAE":
         """Fold the weight normalisation for inference, in float32, before any cast. Returns self, in eval mode."""
         for module in self.modules():

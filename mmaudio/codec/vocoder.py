@@ -33,6 +33,20 @@ BIGVGAN_44K = BigVGANConfig(
 )
 
 
+def small_bigvgan(mel: MelConfig) -> BigVGANConfig:
+    """A vocoder of under a million parameters, for training where time is short and no official vocoder is wanted."""
+    rates = (8, 8, mel.hop_length // 64)
+    return BigVGANConfig(
+        mel=mel,
+        upsample_rates=rates,
+        upsample_kernel_sizes=tuple(2 * rate for rate in rates),
+        final_tanh=True,
+        upsample_initial_channel=128,
+        resblock_kernel_sizes=(3, 7),
+        resblock_dilation_sizes=((1, 3, 5),) * 2,
+    )
+
+
 @dataclass(frozen=True)
 class GriffinLimConfig:
     mel: MelConfig
@@ -41,8 +55,10 @@ class GriffinLimConfig:
 
 
 @contextlib.contextmanager
-def _quiet_import():
-    """The bigvgan package switches matplotlib's backend on import, which would silence plots in a notebook."""
+def quiet_bigvgan():
+    """Around imports from the bigvgan package and its constructors: they print, and importing it switches matplotlib's
+    backend, which would silence plots in a notebook.
+    """
     matplotlib = sys.modules.get("matplotlib")
     backend = matplotlib.get_backend() if matplotlib else None
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -57,7 +73,7 @@ def build_bigvgan(config: BigVGANConfig) -> nn.Module:
 
     Maps log-mel (B, M, F) to a waveform (B, 1, F * hop_length) in [-1, 1].
     """
-    with _quiet_import():
+    with quiet_bigvgan():
         from bigvgan.bigvgan import AttrDict, BigVGAN
 
         hparams = AttrDict(
@@ -98,6 +114,26 @@ def load_bigvgan(config: BigVGANConfig, state: dict[str, Tensor], source: str) -
     if style != "folded":
         fold_weight_norm(generator)
     return generator.eval()
+
+
+def load_bigvgan_for_training(config: BigVGANConfig, state: dict[str, Tensor], source: str) -> nn.Module:
+    """As `load_bigvgan`, with weight norm left in place; a folded file's weights are taken apart again.
+
+    Raises:
+        WeightError: keys or shapes are not those of `config`.
+    """
+    state, style = normalise_weight_norm(state)
+    generator = build_bigvgan(config)
+    own = generator.state_dict()
+    if style == "folded":
+        for key in [key for key in own if key.endswith(".weight_v")]:
+            weight = state.pop(key.removesuffix("_v"), None)
+            if weight is not None:
+                norm = torch.linalg.vector_norm(weight.float(), dim=(1, 2), keepdim=True)
+                state |= {key: weight, key.removesuffix("_v") + "_g": norm}
+    filters = {k: v for k, v in own.items() if k.endswith(".filter")}
+    load_strict(generator, {**state, **filters}, source=source)
+    return generator
 
 
 class GriffinLim(nn.Module):

@@ -1,13 +1,20 @@
 """Training straight from media files: for the networks that come before features exist (VAE, vocoder, CLIP, sync)."""
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmaudio.data.manifest import ManifestRow, read_manifest
+from mmaudio.data.preparation import ClipError, resample
 from mmaudio.data.sampler import Item, TensorBatch, weighted_order
+from mmaudio.media import read_audio
+
+SOUND_SPAN = 60.0  # seconds of a long file that pieces are cut from, beginning at the row's start
 
 ReadClip = Callable[[ManifestRow, np.random.Generator], dict[str, Tensor]]
 
@@ -40,3 +47,30 @@ class MediaClips:
         clips = [self.read(self.rows[item.row], np.random.default_rng(item.key)) for item in items]
         tensors = {name: torch.stack([clip[name] for clip in clips]) for name in clips[0]}
         return self.batch(ids=[self.rows[item.row].id for item in items], **tensors)
+
+
+@dataclass
+class SoundBatch(TensorBatch):
+    wave: Tensor  # (B, N) float32 in [-1, 1]
+
+
+@dataclass(frozen=True)
+class ReadSound:
+    """A `ReadClip` for `SoundBatch`: a random piece of a clip's sound, mono, at its own level.
+
+    A sound shorter than the piece is followed by silence.
+    """
+
+    sample_rate: int
+    samples: int  # of a piece, at `sample_rate`
+
+    def __call__(self, row: ManifestRow, rng: np.random.Generator) -> dict[str, Tensor]:
+        sound, rate = read_audio(row.path, SOUND_SPAN, row.start)
+        needed = math.ceil(self.samples * rate / self.sample_rate)
+        start = int(rng.integers(max(0, sound.shape[1] - needed) + 1))
+        piece = sound[:, start : start + needed].mean(dim=0)  # (n,); cut first: resampling costs more than decoding
+        try:
+            wave = resample(piece, rate, self.sample_rate)[: self.samples].clamp(-1, 1)
+        except ClipError as error:
+            raise ClipError(f"{row.path}: {error}") from None
+        return {"wave": F.pad(wave, (0, self.samples - len(wave)))}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -61,9 +62,14 @@ def causal_mask(length: int) -> Tensor:
 
 def tokenize(prompts: list[str]) -> Tensor:
     """Prompts to (B, 77) token ids: lower-cased BPE, cut with the end token last, zero padded."""
+    return _tokenizer()(prompts)
+
+
+@cache
+def _tokenizer():
     from open_clip.tokenizer import SimpleTokenizer
 
-    return SimpleTokenizer(context_length=77)(prompts)
+    return SimpleTokenizer(context_length=77)  # 0.2 s: too long for every caption of a training set
 
 
 class ClipEncoder:

@@ -1,0 +1,164 @@
+"""CLIP, on frames and captions: open_clip's contrastive loss over all ranks."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmaudio.data.clips import MediaClips
+from mmaudio.data.manifest import ManifestError, ManifestRow
+from mmaudio.data.sampler import TensorBatch
+from mmaudio.features.clip import build_clip, tokenize
+from mmaudio.features.frames import clip_frame, clip_normalize
+from mmaudio.media import probe, read_image, read_video
+from mmaudio.media.video import SYNC_FPS, Transform
+from mmaudio.training.config import TrainConfig
+from mmaudio.training.task import Draw, Losses, Nets, Task
+from mmaudio.training.tasks.setup import (
+    chosen_variant,
+    media_clips,
+    metadata,
+    rank_and_world,
+    start_weights,
+    task_options,
+)
+from mmaudio.weights import load_strict
+
+PART = "clip"
+MAX_SCALE = 100.0  # of the logits, as CLIP's own training limits it
+
+
+@dataclass
+class Options:
+    crop: float = 0.9  # smallest share of a frame's height and width that is seen in training; 1: whole frames
+
+
+def build(config: TrainConfig, device: torch.device) -> Task:
+    """The task from its configuration.
+
+    Raises:
+        ValueError, ManifestError, WeightError: something does not fit; one line.
+    """
+    options = task_options(Options, config)
+    if not 0 < options.crop <= 1:
+        raise ValueError(f"task.crop must be above 0 and at most 1, got {options.crop:g}")
+    variant = chosen_variant(config)
+    size, duration = variant.clip.frame_size, variant.spec.duration
+    train = captioned(media_clips(config.data.train, ReadFrame(size, duration, options.crop), ClipBatch))
+    validation = None
+    if config.data.validation:
+        validation = captioned(media_clips(config.data.validation, ReadFrame(size, duration, crop=1.0), ClipBatch))
+
+    torch.manual_seed(config.seed)
+    clip = build_clip(variant.clip)
+    start = start_weights(config, PART)
+    if start is not None:
+        load_strict(clip, start[0], source=start[1])
+    clip.logit_scale = nn.Parameter(clip.logit_scale.detach().view(1))  # FSDP cannot shard a scalar
+    return Task(
+        name="clip",
+        network=clip.to(device),
+        loss=contrastive_loss,
+        train=train,
+        validation=validation,
+        file_name=variant.files.clip.local_names[0],
+        metadata=metadata(variant, PART, variant.clip),
+        export=lambda state: state | {"logit_scale": state["logit_scale"].view(())},
+        blocks=lambda network: (*network.visual.transformer.resblocks, *network.transformer.resblocks),
+        can_accumulate=False,
+    )
+
+
+def captioned(clips: MediaClips) -> MediaClips:
+    """The clips; ManifestError if one has no caption."""
+    for row in clips.rows:
+        if row.caption is None:
+            raise ManifestError(f"clip {row.id} ({row.path}) has no caption: task=clip needs one for every clip")
+    return clips
+
+
+@dataclass
+class ClipBatch(TensorBatch):
+    frame: Tensor  # (B, 3, H, W) uint8
+    tokens: Tensor  # (B, 77) int64
+
+
+@dataclass(frozen=True)
+class ReadFrame:
+    """A `ReadClip`: a random frame of a clip (or a picture) and its caption's tokens."""
+
+    size: int  # pixels
+    duration: float  # seconds from the row's start that the caption speaks of
+    crop: float
+
+    def __call__(self, row: ManifestRow, rng: np.random.Generator) -> dict[str, Tensor]:
+        transform = cropped(rng, self.crop, clip_frame(self.size))
+        info = probe(row.path)
+        if info.kind == "image":
+            frame = transform(read_image(row.path))
+        else:
+            length = min(self.duration, (info.duration or self.duration) - row.start)
+            time = row.start + max(0.0, length - 1 / SYNC_FPS) * rng.random()
+            frame = frame_at(row.path, time, transform)
+        return {"frame": frame, "tokens": tokenize([row.caption])[0]}
+
+
+def frame_at(path, time: float, transform: Transform) -> Tensor:
+    """The video's frame nearest to a time; `read_video` of a span that holds one slot at 25 fps."""
+
+    def unwanted(frame: Tensor) -> Tensor:
+        return frame[:, :1, :1]
+
+    return read_video(path, 1 / SYNC_FPS, time, rule="nearest", sync_transform=transform, clip_transform=unwanted).sync[
+        0
+    ]
+
+
+def cropped(rng: np.random.Generator, least: float, transform: Transform) -> Transform:
+    """`transform` after a random box, at least `least` of each side."""
+    shares, places = rng.uniform(least, 1, 2), rng.random(2)
+
+    def crop(frame: Tensor) -> Tensor:
+        for side, share, place in zip((1, 2), shares, places, strict=True):
+            length = max(1, round(share * frame.shape[side]))
+            frame = frame.narrow(side, round(place * (frame.shape[side] - length)), length)
+        return transform(frame)
+
+    return crop
+
+
+def contrastive_loss(nets: Nets, batch: ClipBatch, draw: Draw) -> Losses:
+    """open_clip's loss over the batches of all ranks together; equal captions are not each other's negatives.
+
+    Every rank computes the same number. The gathering hands gradients back summed over the ranks, and averaging them
+    afterwards gives those of one rank with the whole batch.
+    """
+    from open_clip.loss import ClipLoss
+
+    image, text, scale = nets.network(clip_normalize(batch.frame), batch.tokens)  # (B, D), (B, D)
+    rank, world = rank_and_world() if nets.network.training else (0, 1)
+    open_clip_loss = ClipLoss(gather_with_grad=True, rank=rank, world_size=world)
+    per_image, per_text = open_clip_loss.get_logits(image.float(), text.float(), scale.float().clamp(max=MAX_SCALE))
+    labels = open_clip_loss.get_ground_truth(image.device, len(per_image))  # (N,): image i belongs to text i
+
+    _, caption = gathered(batch.tokens, world).unique(dim=0, return_inverse=True)  # (N,)
+    twins = (caption[:, None] == caption) & (labels[:, None] != labels)
+    loss = (F.cross_entropy(without(per_image, twins), labels) + F.cross_entropy(without(per_text, twins), labels)) / 2
+    found = caption[per_image.detach().argmax(dim=1)] == caption
+    return Losses(loss, {"top1": found.float().mean(), "scale": scale.detach().mean()})
+
+
+def without(logits: Tensor, pairs: Tensor) -> Tensor:
+    return logits.masked_fill(pairs, float("-inf"))
+
+
+def gathered(x: Tensor, world: int) -> Tensor:
+    """The rows of all ranks, in their order."""
+    if world == 1:
+        return x
+    parts = [torch.empty_like(x) for _ in range(world)]
+    dist.all_gather(parts, x)
+    return torch.cat(parts)
