@@ -112,12 +112,17 @@ class Checkpoints:
         return path
 
     def load(self, path: Path, state: dict) -> None:
-        """Fill `state`, whose tensors and numbers have the right names and shapes, from a complete checkpoint.
+        """Fill `state`, as `TrainingState.state_dict` makes it, from a complete checkpoint.
 
         Raises:
             CheckpointError: it is of another network or optimiser, or cannot be read.
         """
         try:
+            found = dcp.FileSystemReader(path / "state").read_metadata().state_dict_metadata
+            found = {name for name in found if name.startswith("network.weights.")}
+            differing = found ^ {f"network.weights.{name}" for name in state["network"]["weights"]}
+            if differing:  # dcp itself would leave out what nobody asks for
+                raise ValueError(f"{len(differing)} tensors are only on one side, e.g. {min(differing)}")
             _quiet(dcp.load, state, checkpoint_id=path / "state")
         except (OSError, CheckpointException, RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(

@@ -72,8 +72,8 @@ def train_here(config: TrainConfig, here) -> int:
         write_config(folder, config)
     parameters = sum(p.numel() for p in task.network.parameters() if p.requires_grad)
     say(
-        f"task {task.name}: {parameters / 1e6:.2f}M trainable parameters, {len(task.train)} clips, {here.world} rank(s) "
-        f"on {here.device.type}, batches of {config.batch_size}; everything goes to {folder}"
+        f"task {task.name}: {parameters / 1e6:.2f}M trainable parameters, {len(task.train)} clips, "
+        f"{here.world} rank(s) on {here.device.type}, batches of {config.batch_size}; everything goes to {folder}"
     )
     weights, step = train(task, config, here, folder, say)
     if weights is None:

@@ -67,13 +67,14 @@ def train(
     with bar, contextlib.closing(tracker), stop_on_sigterm() as stop, attention_kernel(ranks.device):
         for step in count(start):
             done = step >= config.steps
-            if task.validation is not None and (done or due(step, config.validate_every, start)):
+            last = done and step > start  # a finished run that is started again has nothing to do
+            if task.validation is not None and (last or due(step, config.validate_every, start)):
                 tracker.log(step, "validation", **state.validate())
-            if task.preview is not None and (done or due(step, config.preview_every, start)):
+            if task.preview is not None and (last or due(step, config.preview_every, start)):
                 state.preview(step, folder / "previews", tracker)
-            if due(step, config.ema.snapshot_every, start) or (done and step > start):
+            if last or due(step, config.ema.snapshot_every, start):
                 state.snapshot(folder / "ema")
-            if done or stop.agreed or due(step, config.checkpoint_every, start):
+            if last or stop.agreed or due(step, config.checkpoint_every, start):
                 state.save(step, checkpoints)
             if done or stop.agreed:
                 break

@@ -12,7 +12,7 @@ from torch import Tensor
 class Tracker:
     """Numbers, sounds and pictures of a run. On other ranks, a tracker without a folder keeps nothing.
 
-    A resumed run first drops what an earlier one had written from its `start` on, so each step is there once.
+    A resumed run first drops what an earlier one had written after the checkpoint, so each step is there once.
     """
 
     def __init__(self, folder: Path | None, start: int = 0):
@@ -24,8 +24,7 @@ class Tracker:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "stats.jsonl"
         if self.path.exists():
-            kept = [line for line in self.path.read_text().splitlines() if _step(line) is not None]
-            kept = [line for line in kept if _step(line) < start]
+            kept = [line for line in self.path.read_text().splitlines() if _is_before(line, start)]
             temporary = self.path.with_name(".stats.tmp")
             temporary.write_text("".join(f"{line}\n" for line in kept))
             os.replace(temporary, self.path)
@@ -58,11 +57,13 @@ class Tracker:
             self.board.close()
 
 
-def _step(line: str) -> int | None:
+def _is_before(line: str, start: int) -> bool:
+    """Whether a line is from before the checkpoint of step `start`: that step's validation is, its training is not."""
     try:
-        return json.loads(line)["step"]
+        row = json.loads(line)
+        return row["step"] < start + (row["kind"] != "train")
     except (ValueError, KeyError, TypeError):  # the last line of a killed run
-        return None
+        return False
 
 
 def by_time(sums_and_counts: Tensor) -> list[float | None]:

@@ -11,15 +11,16 @@ from torch import Tensor
 from mmaudio import flow
 from mmaudio.data.mixture import FeatureBatch, Mixture
 from mmaudio.loading import load_clip_text, load_network
-from mmaudio.model.lora import add_lora, merged_state, save_adapter
 from mmaudio.model.network import MMAudio
 from mmaudio.training.config import TrainConfig
 from mmaudio.training.task import Draw, Losses, Nets, Task
+from mmaudio.training.tasks.setup import task_options
 from mmaudio.training.tracking import Tracker
 from mmaudio.variants import Variant, get_variant
-from mmaudio.weights import CONFIG_KEY
+from mmaudio.weights import CONFIG_KEY, fetch, find, fingerprint, read_metadata
 
 TIME_BINS = 25
+CODEC_KEY = "codec"  # metadata of a weight file: checksum of the codec whose latents it makes
 
 
 @dataclass
@@ -34,14 +35,15 @@ def build(config: TrainConfig, device: torch.device) -> Task:
     Raises:
         ValueError, StoreError, WeightError: something does not fit; one line.
     """
-    options = Options(**{name: value for name, value in config.task.items() if name != "name"})
+    options = task_options(Options, config)
     start = get_variant(config.weights) if config.weights else None
     variant = get_variant(config.variant) if config.variant else start or get_variant("small_16k")
+    identity = codec_identity(variant, start)
     train = Mixture(config.data.train)
-    train.check_variant(variant)
+    train.check_variant(variant, identity)
     validation = Mixture(config.data.validation) if config.data.validation else None
     if validation is not None:
-        validation.check_variant(variant)
+        validation.check_variant(variant, identity)
 
     if start is None:
         torch.manual_seed(config.seed)
@@ -54,6 +56,8 @@ def build(config: TrainConfig, device: torch.device) -> Task:
         freeze_constants(network)
     export, also_write = dict, None
     if config.lora.rank:
+        from mmaudio.model.lora import add_lora
+
         add_lora(network, config.lora.rank, config.lora.alpha, config.lora.targets)
         export, also_write = lora_files(config, variant)
 
@@ -62,8 +66,7 @@ def build(config: TrainConfig, device: torch.device) -> Task:
         "variant": variant.name,
         "part": "network",
         CONFIG_KEY: json.dumps(dataclasses.asdict(variant.network), sort_keys=True),
-        "codec": train.identity["vae"],
-    }
+    } | ({CODEC_KEY: train.identity["vae"]} if "vae" in train.identity else {})
     return Task(
         name="flow",
         network=network,
@@ -77,6 +80,19 @@ def build(config: TrainConfig, device: torch.device) -> Task:
         blocks=lambda net: (*net.joint_blocks, *net.fused_blocks),
         preview=preview(config, variant, device) if config.preview.videos or config.preview.prompts else None,
     )
+
+
+def codec_identity(variant: Variant, start: Variant | None) -> dict[str, str]:
+    """Checksum of the codec that the latents must come from, as far as it is known here: see `Mixture.check_variant`.
+
+    It is the one that the weights to start from were trained with, else the variant's own, if that is on this machine.
+    """
+    if start is not None:
+        recorded = read_metadata(fetch(start.files.network)).get(CODEC_KEY)
+        if recorded:
+            return {"vae": recorded}
+    path = find(variant.files.vae)
+    return {} if path is None else {"vae": fingerprint(path)}
 
 
 def set_constants(network: MMAudio, data: Mixture, variant: Variant) -> None:
@@ -134,6 +150,8 @@ def binned(loss: Tensor, t: Tensor) -> Tensor:
 
 def lora_files(config: TrainConfig, variant: Variant):
     """The adapted network's state to official weights with the adapter merged in, and to the adapter's own file."""
+
+    from mmaudio.model.lora import add_lora, merged_state, save_adapter
 
     def module_of(state: dict[str, Tensor]) -> MMAudio:
         with torch.device("meta"):
