@@ -1,4 +1,4 @@
-"""The `mmaudio` command: generate (also `demo.py`), download, convert, info."""
+"""The `mmaudio` command: generate (also `demo.py`), download, convert, info, store."""
 
 import argparse
 import json
@@ -37,24 +37,27 @@ def convert_command(args: argparse.Namespace) -> int:
     import dataclasses
 
     from mmaudio.loading import check_network
-    from mmaudio.variants import VARIANTS, get_variant
+    from mmaudio.variants import VARIANTS, get_variant, network_metadata
     from mmaudio.weights import convert
 
-    config, name = None, Path(args.source).name
+    metadata, config, name = {}, None, Path(args.source).name
     if args.variant:
-        variant, part = get_variant(args.variant), "network"
+        variant = get_variant(args.variant)
         check_network(variant, args.source)
-        config = {"variant": variant.name, "part": part} | dataclasses.asdict(variant.network)
+        metadata = network_metadata(variant)
     else:  # official files are known by their names
         owners = [(v, part) for v in VARIANTS.values() for part, file in v.files.present.items() if file.name == name]
         for variant, part in owners[:1]:
-            config = {"part": part} | dataclasses.asdict(getattr(variant, part))
+            if part == "network":
+                metadata = network_metadata(variant)
+            else:  # shared by several variants
+                metadata, config = {"part": part}, dataclasses.asdict(getattr(variant, part))
     target = Path(args.target) if args.target else Path(args.source).with_suffix(".safetensors")
     if target.suffix != ".safetensors":
         raise UsageError(f"{target}: the target must end in .safetensors")
     if target.exists() and not args.overwrite:
         raise UsageError(f"{target}: exists already; add --overwrite")
-    convert(args.source, target, config=config)
+    convert(args.source, target, metadata, config=config)
     print(target)
     return 0
 
@@ -85,6 +88,41 @@ def info_command(args: argparse.Namespace) -> int:
     return 0
 
 
+def store_info_command(args: argparse.Namespace) -> int:
+    from mmaudio.data.store import open_store
+
+    store = open_store(args.folder)
+    kind = "rows with video" if store.has_video else "rows of sound alone"
+    print(f"{args.folder}: {len(store):,} {kind}, {len(store.caption_table):,} texts")
+    print(f"extracted for: {store.meta.variant or 'unknown, in the layout of the reference implementation'}")
+    for name, tensor in store.tensors.items():
+        shape, dtype = " x ".join(map(str, tensor.shape)), str(tensor.dtype).removeprefix("torch.")
+        print(f"{name:5s} {shape:>18s} {dtype:9s}{tensor.nbytes / 1e6:12,.1f} MB")
+    print(f"bytes per row: {sum(tensor.nbytes for tensor in store.tensors.values()) / len(store):,.0f}")
+    for part, checksum in store.meta.identity.items():
+        print(f"{part}: {checksum}")
+    return 0
+
+
+def store_verify_command(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from mmaudio.data.store import verify
+
+    with tqdm(desc=args.folder, unit="B", unit_scale=True, disable=None, leave=False) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        problems = verify(args.folder, progress)
+    for problem in problems:
+        log(f"error: {problem}")
+    if not problems:
+        print(f"{args.folder}: sound")
+    return 1 if problems else 0
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mmaudio", description="Sound for silent video.")
     parser.add_argument("--version", action="version", version=__version__)
@@ -105,14 +143,24 @@ def build_parser() -> argparse.ArgumentParser:
     converting = commands.add_parser("convert", help="rewrite a checkpoint as safetensors")
     converting.add_argument("source", help=".pth, .pt, .bin or .safetensors")
     converting.add_argument("target", nargs="?", help="default: the source's name with .safetensors")
-    converting.add_argument("--variant", help="of a flow network under a name of your own: checks it, stores its sizes")
+    converting.add_argument("--variant", help="of a flow network of your own: checks it, makes a file for --variant")
     converting.add_argument("--overwrite", action="store_true")
     converting.set_defaults(run=convert_command)
 
     telling = commands.add_parser("info", help="list the variants, or tell all about one, or about a weight file")
-    telling.add_argument("variant", nargs="?", metavar="variant or file")
+    telling.add_argument("variant", nargs="?", metavar="variant, file or run")
     telling.add_argument("--weights_dir", metavar="DIR")
     telling.set_defaults(run=info_command)
+
+    storing = commands.add_parser("store", help="look at a feature store, or check all of it")
+    verbs = storing.add_subparsers(dest="what", required=True, metavar="info or verify")
+    for name, act, text in (
+        ("info", store_info_command, "what is in it, and what made it"),
+        ("verify", store_verify_command, "read everything; exit code 1 if anything is wrong"),
+    ):
+        verb = verbs.add_parser(name, help=text, description=text)
+        verb.add_argument("folder", help="a feature store, or a folder in the reference implementation's layout")
+        verb.set_defaults(run=act)
     return parser
 
 

@@ -37,10 +37,11 @@ def expected_errors() -> tuple[type[Exception], ...]:
     """What a user can cause or mend; anything else is a bug and deserves its traceback."""
     import torch
 
+    from mmaudio.data.store import StoreError
     from mmaudio.media import MediaError
     from mmaudio.weights import WeightError
 
-    return (MediaError, WeightError, ValueError, UsageError, OSError, torch.OutOfMemoryError)
+    return (MediaError, WeightError, StoreError, ValueError, UsageError, OSError, torch.OutOfMemoryError)
 
 
 def error_line(error: Exception) -> str:

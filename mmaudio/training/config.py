@@ -17,6 +17,7 @@ class DataEntry:
 
 @dataclass
 class DataConfig:
+    root: str = "data"  # for the paths in configs/data
     train: list[DataEntry] = field(default_factory=list)
     validation: list[DataEntry] = field(default_factory=list)
 

@@ -3,7 +3,9 @@
 import csv
 import json
 import math
+import mmap
 import os
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -97,7 +99,7 @@ class FeatureStore:
         """(77, text_dim) features of a caption, if the store has it; "" is the one that a network keeps."""
         if caption not in self.caption_table:
             return None
-        return self.tensors["text"][self.caption_table.index(caption)]
+        return self.tensors["text"][self.caption_table.index(caption)].clone()
 
     def latent_statistics(self) -> LatentStatistics:
         """As stored; computed, by reading all means, where the layout has no place for them."""
@@ -208,12 +210,22 @@ def map_tensors(folder: Path, names: dict[str, str]) -> dict[str, Tensor]:
         got = path.stat().st_size if path.is_file() else 0
         if got != expected:
             raise StoreError(f"{path}: has {got} bytes, expected {expected}; truncated or damaged, copy it again")
-        # read through a private mapping, so a read-only disk will do
-        tensors[field] = torch.from_file(str(path), shared=False, size=math.prod(shape), dtype=dtype).view(shape)
+        tensors[field] = _map(path, dtype).view(shape)
     for name in LATENTS:
         if name not in tensors:
             raise StoreError(f"{folder}: is no feature store: its meta.json lists no {name!r}")
     return tensors
+
+
+def _map(path: Path, dtype: torch.dtype) -> Tensor:
+    """A file as a tensor that must not be written to.
+
+    Not by torch.from_file: its mapping is either writable, which a read-only disk refuses, or private, which the
+    kernel refuses where the file is larger than the memory.
+    """
+    with open(path, "rb") as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")
+        return torch.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=dtype)
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[int]]:

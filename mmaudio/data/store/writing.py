@@ -87,12 +87,12 @@ def write_store(
 @contextmanager
 def _exclusive(path: Path) -> Iterator[None]:
     lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        with _disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+    with _disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
             lock.acquire(timeout=0)
-    except Timeout as error:
-        raise StoreError(f"{path}: another process is writing it; wait for that") from error
+        except Timeout as error:  # an OSError, too
+            raise StoreError(f"{path}: another process is writing it; wait for that") from error
     try:
         yield
     finally:
