@@ -8,6 +8,7 @@ from pathlib import Path
 
 REQUIRED = ("id", "path")
 OPTIONAL = ("caption", "start")
+MAX_ID = 200  # bytes: ids become parts of file names
 
 
 class ManifestError(Exception):
@@ -16,7 +17,7 @@ class ManifestError(Exception):
 
 @dataclass(frozen=True)
 class ManifestRow:
-    id: str  # unique, without tabs, slashes or line breaks
+    id: str  # unique, fit to be part of a file name
     path: Path  # absolute, or relative to the manifest's folder
     caption: str | None = None
     start: float = 0.0  # seconds
@@ -39,10 +40,9 @@ def read_manifest(path: str | os.PathLike) -> list[ManifestRow]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise ManifestError(f"{path}: is no UTF-8 text table ({error})") from error
     header = lines[0] if lines else []
-    missing = [name for name in REQUIRED if name not in header]
-    if missing:
+    if any(header.count(name) != 1 for name in REQUIRED) or any(header.count(name) > 1 for name in OPTIONAL):
         raise ManifestError(
-            f"{path}: the first line must name the columns id and path (tab-separated), got {header[:5]}"
+            f"{path}: the first line must name the columns id and path, each once and tab-separated, got {header[:5]}"
         )
     column = {name: header.index(name) for name in (*REQUIRED, *OPTIONAL) if name in header}
     rows, seen = [], {}
@@ -56,8 +56,10 @@ def read_manifest(path: str | os.PathLike) -> list[ManifestRow]:
         name = fields["id"]
         if not name or not fields["path"]:
             raise ManifestError(f"{where}: id and path must not be empty")
-        if any(c in name for c in "/\\\0") or name in (".", ".."):
+        if not name.isprintable() or any(c in name for c in "/\\") or name in (".", ".."):
             raise ManifestError(f"{where}: id {name!r} cannot be part of a file name")
+        if len(name.encode()) > MAX_ID:
+            raise ManifestError(f"{where}: id {name[:20]!r}... is longer than {MAX_ID} bytes")
         if name in seen:
             raise ManifestError(f"{where}: id {name!r} was on line {seen[name]} already")
         seen[name] = number
