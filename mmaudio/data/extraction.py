@@ -86,7 +86,8 @@ class Extraction:
         self.preparation = Preparation(
             self.variant, self.video, config.frame_rule, config.peak_normalise, config.max_segments
         )
-        captions = list(dict.fromkeys(row.caption for row in self.rows if row.caption is not None))
+        # "" is what a network is given for no words; a store has it whatever its captions are.
+        captions = list(dict.fromkeys(["", *(row.caption for row in self.rows if row.caption is not None)]))
         self.clips = [Unit(row) for row in self.rows]
         self.captions = [
             Unit(captions=tuple(captions[i : i + CAPTIONS_PER_UNIT]))
@@ -99,16 +100,12 @@ class Extraction:
 
     def _identity(self) -> dict[str, str]:
         config, files = self.config, self.variant.files
-        used = {"vae": files.vae}
-        if self.video or self.captions:
-            used["clip"] = files.clip
-        if self.video:
-            used["sync"] = files.sync
+        used = {"vae": files.vae, "clip": files.clip} | ({"sync": files.sync} if self.video else {})
         identity = {part: fingerprint(fetch(file, config.weights_dir)) for part, file in used.items()}
         settings = {"kind": "video" if self.video else "audio", "peak_normalise": config.peak_normalise}
         settings |= {"frame_rule": config.frame_rule} if self.video else {"max_segments": config.max_segments}
         settings |= {"latent_dtype": config.latent_dtype, "variant": self.variant.name, "version": __version__}
-        return identity | {key: str(value) for key, value in settings.items()}
+        return identity | {key: str(value).lower() for key, value in settings.items()}
 
     @property
     def units(self) -> list[Unit]:
@@ -161,7 +158,7 @@ class Extraction:
             write_store(
                 self.output,
                 self._store_rows(done),
-                self._texts({unit.row.caption for unit, _ in done}),
+                self._texts({"", *(unit.row.caption for unit, _ in done)}),
                 count=count,
                 variant=self.variant.name,
                 spec=self.variant.spec,
@@ -240,7 +237,7 @@ def extract(config: ExtractConfig) -> int:
     if is_main:
         what = "videos" if extraction.video else "audio files"
         log(
-            f"{len(extraction.rows)} {what}, {sum(len(unit.captions) for unit in extraction.captions)} captions with "
+            f"{len(extraction.rows)} {what}, {sum(len(unit.captions) for unit in extraction.captions)} texts with "
             f"{extraction.variant.name} to {config.output}; {len(finished)} of {len(extraction.units)} parts are done"
         )
     run_share(extraction, todo, rank)
