@@ -1,6 +1,7 @@
 """Which variants there are, which of them this machine has, and loading one by name."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,11 +50,13 @@ def best_installed(weights_dir: str | os.PathLike | None = None) -> str:
 
 
 def load(
-    variant: str = "tiny_16k",
+    variant: str | os.PathLike = "tiny_16k",
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     weights_dir: str | os.PathLike | None = None,
     low_memory: bool = False,
+    lora: str | os.PathLike | Sequence[str | os.PathLike] = (),
+    lora_strength: float = 1.0,
 ) -> Pipeline:
     """A `Pipeline` of a variant, ready to be called; see `Pipeline` for the arguments.
 
@@ -65,7 +68,7 @@ def load(
     """
     from mmaudio.weights import fetch
 
-    pipeline = Pipeline(variant, device, dtype, weights_dir, low_memory)
+    pipeline = Pipeline(variant, device, dtype, weights_dir, low_memory, lora=lora, lora_strength=lora_strength)
     for file in pipeline.variant.files.present.values():
         fetch(file, weights_dir)
     return pipeline

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import itertools
+import math
 import os
 import re
 import shutil
@@ -20,6 +21,8 @@ class DemoConfig:
     """Typed schema of configs/demo.yaml; `None` is "not set"."""
 
     variant: str = "auto"
+    lora: list[str] = field(default_factory=list)
+    lora_strength: float = 1.0
     video: list[str] = field(default_factory=list)
     image: str | None = None
     prompt: str = ""
@@ -51,6 +54,8 @@ examples:
   %(prog)s --prompt "rain, distant thunder"           words alone, 8 seconds
   %(prog)s --image still.jpg --prompt "waves" --duration 6
   %(prog)s --video clip.mp4 --num_samples 4           four takes, seeds 42 to 45
+  %(prog)s --video clip.mp4 --variant output/my_run   weights of your own, from train.py
+  %(prog)s --video clip.mp4 --variant small_16k --lora adapter.safetensors
 
 Writes OUTPUT/<name>.flac and, with a video or picture, OUTPUT/<name>.mp4 (or .mkv, .mov, .webm, .m4v as the source
 is; the pictures are copied, not encoded again). Result paths go to stdout, everything else to stderr. Exit code: 0 all
@@ -69,7 +74,13 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         "--duration", type=float, metavar="SECONDS", help="default: the clip's own length, at most 12 s"
     )
     model = parser.add_argument_group("model")
-    model.add_argument("--variant", help="auto (default: the best one installed) or a name from `mmaudio info`")
+    model.add_argument(
+        "--variant",
+        help="auto (default: the best one installed), a name from `mmaudio info`, "
+        "or the path of a flow network or run of your own",
+    )
+    model.add_argument("--lora", nargs="+", metavar="FILE", help="adapters to add to the variant's weights")
+    model.add_argument("--lora_strength", type=float, metavar="X", help="times which they are added (1)")
     model.add_argument("--weights_dir", metavar="DIR", help="where to look for weight files first")
     model.add_argument("--device", help="cuda, cuda:1, mps or cpu; default: the best there is")
     model.add_argument("--full_precision", action="store_true", help="float32 also on a GPU")
@@ -109,7 +120,7 @@ def split_overrides(argv: list[str]) -> tuple[list[str], list[str]]:
     argparse cannot do it: `--video` takes several values and would swallow them. What follows a flag that takes one
     value is that value, whatever it looks like; what exists as a file is a file.
     """
-    one_value = {f"--{f.name}" for f in fields(DemoConfig) if f.name != "video" and f.type not in ("bool", bool)}
+    one_value = {f"--{f.name}" for f in fields(DemoConfig) if f.type not in (bool, list[str])}
     rest, words = [], []
     for before, word in zip([None, *argv], argv, strict=False):
         is_word = re.match(r"[+~]*[A-Za-z_][\w.@/]*=", word) and before not in one_value and not os.path.exists(word)
@@ -277,11 +288,14 @@ def check_settings(config: DemoConfig) -> None:
     from mmaudio.media.mux import check_gain
 
     paths = [("image", config.image), ("output", config.output), *(("video", path) for path in config.video)]
+    paths += [("variant", config.variant), *(("lora", path) for path in config.lora)]
     for name, path in paths:
         if path == "":  # an unset shell variable; Path would take it for the current folder
             raise UsageError(f"--{name} is empty: give a path")
     if config.num_samples < 1 or config.num_steps < 1:
         raise UsageError(f"--num_samples {config.num_samples}, --num_steps {config.num_steps}: must be at least 1")
+    if not math.isfinite(config.lora_strength):
+        raise UsageError(f"--lora_strength {config.lora_strength}: must be a number")
     if config.lufs is not None:
         check_target(config.lufs)
     if config.mix_original is not None:
@@ -318,8 +332,13 @@ def generate(args: argparse.Namespace) -> int:
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"--device {config.device}: not usable here ({str(error).splitlines()[0]})") from error
     dtype = torch.float32 if config.full_precision else None
-    pipe = load(name, device=device, dtype=dtype, weights_dir=config.weights_dir, low_memory=config.low_memory)
+    pipe = load(
+        name, device, dtype, config.weights_dir, config.low_memory,
+        lora=config.lora, lora_strength=config.lora_strength,
+    )  # fmt: skip
     log(f"using {pipe.variant.name} on {pipe.device}, {str(pipe.dtype).removeprefix('torch.')}, seed {config.seed}")
+    for path in config.lora:
+        log(f"with the adapter {path}, times {config.lora_strength:g}")
 
     failures = 0
     for i, job in enumerate(jobs, start=1):

@@ -1,6 +1,7 @@
 """Build the parts of a variant and fill them from weight files: on the meta device first, so nothing is held twice."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from mmaudio.codec.vocoder import BigVGANConfig, GriffinLim, load_bigvgan
 from mmaudio.features.clip import build_text, build_vision
 from mmaudio.features.synchformer import SynchformerVisual
 from mmaudio.features.synchformer_offset import Synchformer, own_key
+from mmaudio.model.lora import load_adapter, read_adapter
 from mmaudio.model.network import LEGACY_KEYS, MMAudio
 from mmaudio.variants import Variant
 from mmaudio.weights import WeightFile, fetch, load_strict, read_state
@@ -28,15 +30,29 @@ def _fill(build, file: WeightFile, weights_dir: WeightsDir, **options) -> nn.Mod
     return module.eval().requires_grad_(False)
 
 
-def load_network(variant: Variant, weights_dir: WeightsDir = None) -> MMAudio:
-    return _fill(lambda: MMAudio(variant.network), variant.files.network, weights_dir, drop=LEGACY_KEYS)
+def load_network(
+    variant: Variant, weights_dir: WeightsDir = None, lora: Sequence[str | os.PathLike] = (), lora_strength: float = 1.0
+) -> MMAudio:
+    """The flow network, with the adapters of these files added to its weights."""
+    network = _fill(lambda: MMAudio(variant.network), variant.files.network, weights_dir, drop=LEGACY_KEYS)
+    for path in lora:
+        load_adapter(network, path, lora_strength)
+    return network
 
 
 def check_network(variant: Variant, path: str | os.PathLike) -> None:
     """WeightError unless the file holds a flow network of this variant's sizes."""
+    load_strict(_meta_network(variant), read_state(path), source=str(path), drop=LEGACY_KEYS)
+
+
+def check_adapter(variant: Variant, path: str | os.PathLike) -> None:
+    """WeightError unless the file holds a LoRA adapter for this variant's network."""
+    read_adapter(_meta_network(variant), path)
+
+
+def _meta_network(variant: Variant) -> MMAudio:
     with torch.device("meta"):
-        network = MMAudio(variant.network)
-    load_strict(network, read_state(path), source=str(path), drop=LEGACY_KEYS)
+        return MMAudio(variant.network)
 
 
 def load_vae(variant: Variant, weights_dir: WeightsDir = None) -> VAE:

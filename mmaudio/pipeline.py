@@ -4,18 +4,18 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmaudio import flow
 from mmaudio.features.clip import ClipEncoder
 from mmaudio.features.frames import clip_frame, hold_last, sync_frame
 from mmaudio.generation import Generation, fit_length
-from mmaudio.loading import load_clip_text, load_clip_vision, load_codec, load_network, load_sync
+from mmaudio.loading import check_adapter, load_clip_text, load_clip_vision, load_codec, load_network, load_sync
 from mmaudio.media import MediaError, VideoFrames, probe, read_image, read_video
 from mmaudio.media.probe import IMAGE_SUFFIXES, check_aspect
 from mmaudio.model.network import Conditions
@@ -26,6 +26,7 @@ DEFAULT_DURATION = 8.0  # seconds; what the networks were trained with
 MAX_WHOLE_CLIP = 12.0  # a longer video is cut to DEFAULT_DURATION unless a duration is asked for
 MAX_DURATION = 30.0  # seconds; attention grows with the square, and quality falls away from the trained length
 
+PARTS = ("network", "codec", "clip_text", "clip_vision", "sync")
 Progress = Callable[[str, int, int], None]  # (stage, done, total); raise from it to cancel
 
 
@@ -54,12 +55,19 @@ class Pipeline:
     """All parts of one variant; each is loaded when it is first needed.
 
     Args:
-        variant: a name from `mmaudio.list_variants()`, or a `Variant`.
+        variant: a name from `mmaudio.list_variants()`, the path of a flow network of your own, or a `Variant`.
         device: None is the best available.
         dtype: of network, codec and encoders; None is bfloat16 on CUDA and float32 elsewhere. The sinusoid tables, the
             rotary tables and the weight folding stay float32 under every dtype.
         weights_dir: where to look for weight files first.
         low_memory: keep one part in memory at a time and run guidance as two passes.
+        lora: files of adapters that are added to the network's weights, each times `lora_strength`.
+        parts: modules to use in place of loaded ones, by their names in `part`; they are brought to device and dtype
+            (themselves, not copies) and stay, whatever `low_memory` says.
+
+    Raises:
+        ValueError: unknown variant or part.
+        WeightError: a variant's file or an adapter cannot be used.
 
     Attributes:
         timings: seconds per stage of the last call.
@@ -67,24 +75,41 @@ class Pipeline:
 
     def __init__(
         self,
-        variant: str | Variant,
+        variant: str | os.PathLike | Variant,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
         weights_dir: str | os.PathLike | None = None,
         low_memory: bool = False,
+        *,
+        lora: str | os.PathLike | Sequence[str | os.PathLike] = (),
+        lora_strength: float = 1.0,
+        parts: Mapping[str, nn.Module] | None = None,
     ):
-        self.variant = get_variant(variant) if isinstance(variant, str) else variant
+        self.variant = variant if isinstance(variant, Variant) else get_variant(variant)
         self.device = torch.device(device) if device is not None else best_device()
         self.dtype = dtype or (torch.bfloat16 if self.device.type == "cuda" else torch.float32)
         self.weights_dir = weights_dir
         self.low_memory = low_memory
         self.timings: dict[str, float] = {}
-        self._parts: dict[str, torch.nn.Module] = {}
+        self._parts: dict[str, nn.Module] = {}
+        self.lora = [lora] if isinstance(lora, str | os.PathLike) else list(lora)
+        self.lora_strength = lora_strength
+        for path in self.lora:
+            check_adapter(self.variant, path)
+        self._given = dict(parts or {})
+        if self.lora and "network" in self._given:
+            raise ValueError("lora changes a network that is loaded here; add it to your own with load_adapter")
+        for name, part in self._given.items():
+            if name not in PARTS:
+                raise ValueError(f"unknown part {name!r}: expected one of {', '.join(PARTS)}")
+            part.to(self.device, None if name == "codec" else self.dtype)  # the codec's mel stays float32
 
     # ---- parts
 
-    def part(self, name: str) -> torch.nn.Module:
-        """ "network", "codec", "clip_text", "clip_vision" or "sync", on the device; loads it if it is not there yet."""
+    def part(self, name: str) -> nn.Module:
+        """One of `PARTS`, on the device; loads it if it is not there yet."""
+        if name in self._given:
+            return self._given[name]
         if name not in self._parts:
             if self.low_memory:
                 self.release()
@@ -92,9 +117,11 @@ class Pipeline:
                 if name == "codec":  # folds weight norms in float32 before its cast
                     part = load_codec(self.variant, self.weights_dir, self.dtype)
                     self._parts[name] = part.to(self.device)
+                elif name == "network":
+                    part = load_network(self.variant, self.weights_dir, self.lora, self.lora_strength)
+                    self._parts[name] = part.to(self.device, self.dtype)
                 else:
                     load = {
-                        "network": load_network,
                         "clip_text": load_clip_text,
                         "clip_vision": load_clip_vision,
                         "sync": load_sync,
@@ -103,7 +130,7 @@ class Pipeline:
         return self._parts[name]
 
     def release(self, *names: str) -> None:
-        """Drop parts from memory (all of them by default); they are loaded again when needed."""
+        """Drop loaded parts from memory (all of them by default); they are loaded again when needed."""
         for name in names or tuple(self._parts):
             self._parts.pop(name, None)
         if self.device.type == "cuda":

@@ -1,6 +1,10 @@
 """What a variant is: sequence spec, network, codec, feature extractors and weight files. Adding one is one entry."""
 
+import dataclasses
+import json
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from mmaudio.codec.mel import MEL_16K, MEL_44K, MelConfig
@@ -12,7 +16,7 @@ from mmaudio.features.synchformer_audio import SynchformerAudioConfig
 from mmaudio.features.synchformer_offset import OffsetHeadConfig, SynchformerModelConfig
 from mmaudio.model.network import SIZES, MMAudioConfig
 from mmaudio.sequence import SPEC_16K, SPEC_44K, SequenceSpec
-from mmaudio.weights import OFFICIAL, WeightFile
+from mmaudio.weights import CONFIG_KEY, OFFICIAL, WeightError, WeightFile, read_metadata
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,12 @@ class Variant:
     licence: str
     pad_to: float = 0.0  # seconds; shorter clips are lengthened by their last frame, and the sound is cut again
     frame_rule: Literal["first", "nearest"] = "first"  # see media.read_video; as the training picked its frames
+    made_for: str | None = None  # of a network from a file of one's own: the variant whose other parts it uses
+
+    @property
+    def base(self) -> str:
+        """Name in the table."""
+        return self.made_for or self.name
 
     @property
     def synchformer(self) -> SynchformerModelConfig:
@@ -125,8 +135,73 @@ VARIANTS: dict[str, Variant] = {
 PREFERENCE = ("large_44k_v2", "large_44k", "medium_44k", "small_44k", "small_16k", "tiny_16k")  # best first
 
 
-def get_variant(name: str) -> Variant:
-    """Raises ValueError naming the known variants."""
-    if name not in VARIANTS:
-        raise ValueError(f"unknown variant {name!r}: expected one of {', '.join(VARIANTS)}")
-    return VARIANTS[name]
+def get_variant(name: str | os.PathLike) -> Variant:
+    """A variant by its name, or by the path of a flow network of one's own (.safetensors) or of the run that made it.
+
+    Raises:
+        ValueError: unknown name.
+        WeightError: the file is no flow network, or does not say for which variant it is.
+    """
+    if name in VARIANTS:
+        return VARIANTS[name]
+    path = Path(name)
+    if str(name) and path.is_dir():
+        return _of_file(_network_of_run(path))
+    if path.is_file():
+        return _of_file(path)
+    if path.suffix in (".safetensors", ".pth", ".pt", ".bin") or len(path.parts) > 1:
+        raise WeightError(f"{path}: no such file or folder")
+    raise ValueError(
+        f"unknown variant {str(name)!r}: expected one of {', '.join(VARIANTS)}, or the path of a weight file"
+    )
+
+
+def network_metadata(variant: Variant) -> dict[str, str]:
+    """What a file of this variant's flow network must say for `get_variant` to take it by its path."""
+    config = json.dumps(dataclasses.asdict(variant.network), sort_keys=True)
+    return {"variant": variant.base, "part": "network", CONFIG_KEY: config}
+
+
+def _of_file(path: Path) -> Variant:
+    metadata = read_metadata(path)
+    part, base = metadata.get("part", "network"), VARIANTS.get(metadata.get("variant", ""))
+    if part == "lora":
+        raise WeightError(f"{path}: is a LoRA adapter; name it with --lora, and its base with --variant")
+    if part != "network":
+        raise WeightError(f"{path}: holds a {part}, expected a flow network")
+    if base is None:
+        said = (
+            f"was made for the unknown variant {metadata['variant']}" if "variant" in metadata else "names no variant"
+        )
+        raise WeightError(f"{path}: {said}; `mmaudio convert {path} --variant NAME` makes a file that can be used")
+    try:
+        network = dataclasses.replace(base.network, **json.loads(metadata.get(CONFIG_KEY, "{}")))
+    except (TypeError, ValueError) as error:
+        raise WeightError(f"{path}: {CONFIG_KEY} in its metadata cannot be used ({error})") from error
+    for name in ("latent_dim", "clip_dim", "sync_dim", "text_dim", "text_len"):
+        got, expected = getattr(network, name), getattr(base.network, name)
+        if got != expected:
+            raise WeightError(f"{path}: {name} is {got}, the other parts of {base.name} need {expected}")
+    file = WeightFile(str(path.absolute()), url=None, licence=f"as its maker says; made for {base.name}")
+    return dataclasses.replace(
+        base,
+        name=path.stem,
+        about=f"from {path}, made for {base.name}",
+        network=network,
+        files=dataclasses.replace(base.files, network=file),
+        made_for=base.name,
+    )
+
+
+def _network_of_run(folder: Path) -> Path:
+    """The finished flow network of a training run: `weights/*.safetensors` holds one."""
+    files = sorted((folder / "weights").glob("*.safetensors"))
+    networks = [path for path in files if read_metadata(path).get("part") == "network"]
+    if len(networks) != 1:
+        found = (
+            f"{len(networks)} flow networks ({', '.join(path.name for path in networks)})"
+            if networks
+            else "no flow network"
+        )
+        raise WeightError(f"{folder}: {found} in its folder weights, expected one; give the path of the file itself")
+    return networks[0]

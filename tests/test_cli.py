@@ -348,7 +348,7 @@ def test_convert(tmp_path, capsys):
     from mmaudio.weights import read_metadata, read_state
 
     assert torch.equal(read_state(target)["latent_std"], torch.ones(1, 1, 20))
-    assert "tiny_16k" in read_metadata(target)["mmaudio_config"]
+    assert read_metadata(target)["variant"] == "tiny_16k"
     assert main(["info", str(target)]) == 0
     assert "hidden_dim" in capsys.readouterr().out
     assert main(["convert", str(source)]) == 2  # exists already
