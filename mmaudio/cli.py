@@ -38,12 +38,12 @@ def convert_command(args: argparse.Namespace) -> int:
 
     from mmaudio.loading import check_network
     from mmaudio.variants import VARIANTS, get_variant, network_metadata
-    from mmaudio.weights import convert
+    from mmaudio.weights import convert, read_state
 
     metadata, config, name = {}, None, Path(args.source).name
     if args.variant:
         variant = get_variant(args.variant)
-        check_network(variant, args.source)
+        check_network(variant, read_state(args.source), args.source)
         metadata = network_metadata(variant)
     else:  # official files are known by their names
         owners = [(v, part) for v in VARIANTS.values() for part, file in v.files.present.items() if file.name == name]

@@ -1,11 +1,11 @@
 """Build the parts of a variant and fill them from weight files: on the meta device first, so nothing is held twice."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mmaudio.codec.codec import AudioCodec
 from mmaudio.codec.mel import MelSpectrogram
@@ -40,9 +40,9 @@ def load_network(
     return network
 
 
-def check_network(variant: Variant, path: str | os.PathLike) -> None:
-    """WeightError unless the file holds a flow network of this variant's sizes."""
-    load_strict(_meta_network(variant), read_state(path), source=str(path), drop=LEGACY_KEYS)
+def check_network(variant: Variant, state: Mapping[str, Tensor], source: str | os.PathLike) -> None:
+    """WeightError, naming `source`, unless this is the state of a flow network of the variant's sizes."""
+    load_strict(_meta_network(variant), state, source=source, drop=LEGACY_KEYS)
 
 
 def check_adapter(variant: Variant, path: str | os.PathLike) -> None:
