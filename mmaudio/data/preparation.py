@@ -67,14 +67,14 @@ def partition(total: int, rate: int, max_segments: int = 5) -> list[tuple[int, i
     return [(i * step, i * step + length) for i in range(count)]
 
 
-def cut(wave: Tensor, length: int, missing: int = 0) -> Tensor:
-    """The first `length` samples; up to `missing` that are not there become silence.
+def cut(wave: Tensor, length: int, shortest: int) -> Tensor:
+    """The first `length` samples; silence fills up what has fewer.
 
     Raises:
-        ClipError: shorter than that.
+        ClipError: there are fewer than `shortest`.
     """
-    if len(wave) < length - missing:
-        raise ClipError(f"has {len(wave)} samples of sound, needs {length}")
+    if len(wave) < shortest:
+        raise ClipError(f"has {len(wave)} samples of sound after resampling, needs {shortest}")
     return F.pad(wave[:length], (0, max(0, length - len(wave))))
 
 
@@ -116,13 +116,14 @@ class Preparation:
     def video_clip(self, row: ManifestRow) -> Prepared:
         """[start, start + duration) of the picture, and the sound that is heard with it.
 
-        Where the file ends early, the last frame is held for one slot of 25 fps at most (clips of 7.96 s are used),
-        and the sound may lack its last latent: 44.1 kHz takes 8.011 s, and many clips have exactly 8.
+        A clip may be short by one slot of 25 fps (7.96 s): its last frame is held, and where there is no sound any
+        more is silence. Whole latents of 44.1 kHz take 8.011 s, so this also lets clips of exactly 8 s in.
         """
         spec = self.variant.spec
+        shortest = round((spec.duration - 1 / spec.sync_fps) * spec.sample_rate)  # samples
         samples, rate = read_audio(row.path, SEGMENT_SECONDS, row.start)
         wave = resample(to_mono(samples, self.peak_normalise), rate, spec.sample_rate)
-        wave = cut(wave, spec.num_samples, missing=spec.mel_per_latent * spec.hop_length)
+        wave = cut(wave, spec.num_samples, shortest)
 
         info = probe(row.path)
         if info.kind == "video":  # else read_video says what it is
@@ -156,7 +157,7 @@ class Preparation:
                 rejected.append((f"{row.id}_{i}", f"{row.path}: is silent from {row.start + first / rate:.2f} s on"))
                 continue
             ids.append(f"{row.id}_{i}")
-            waveforms.append(cut(resample(segment, rate, spec.sample_rate), spec.num_samples))
+            waveforms.append(cut(resample(segment, rate, spec.sample_rate), spec.num_samples, spec.num_samples))
         if not ids:
             raise ClipError("is silent in every segment")
         return Prepared(ids, torch.stack(waveforms), rejected=tuple(rejected))
