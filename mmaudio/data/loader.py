@@ -1,6 +1,7 @@
 """Reading batches ahead in other processes."""
 
 import signal
+import threading
 import traceback
 from collections.abc import Iterable, Iterator
 
@@ -9,24 +10,55 @@ from torch.utils.data import DataLoader
 
 from mmaudio.data.sampler import Item, Source, TensorBatch
 
+GRACE = 10  # seconds that a worker lives on after SIGTERM
+
 
 def loader(
     source: Source, batches: Iterable[list[Item]], num_workers: int, pin_memory: bool = False
 ) -> Iterator[TensorBatch]:
     """The batches of `source` in the order asked for; with workers they are read ahead, and are the same.
 
-    Whatever a worker raises (StoreError, MediaError) is raised here as it was, when its batch is due. Closing the
-    iterator, or dropping it, ends the workers.
+    Closing the iterator, or dropping it, ends the workers.
+
+    Raises:
+        ChildProcessError: a worker was killed.
+        Exception: whatever the source raises (StoreError, MediaError), as it was, when its batch is due.
     """
     data = DataLoader(
         _Fetching(source), batch_sampler=batches, num_workers=num_workers, collate_fn=_unchanged,
         pin_memory=pin_memory, worker_init_fn=_outlive_signals,
         generator=torch.Generator(),  # torch draws a seed for the workers: not from the run's random numbers
     )  # fmt: skip
-    for batch in data:
-        if isinstance(batch, Exception):
-            raise batch
-        yield batch
+    reader = _start(data)
+    try:
+        while True:
+            try:
+                batch = next(reader)
+            except StopIteration:
+                return
+            except (RuntimeError, EOFError, OSError) as error:  # by how far the worker got
+                raise ChildProcessError(
+                    "a process that reads data died; if it ran out of memory, lower num_workers or the batch size"
+                ) from error
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
+    finally:
+        del reader  # or the traceback of an error would keep the workers
+
+
+def _start(data: DataLoader) -> Iterator[TensorBatch | Exception]:
+    """`iter(data)`, without the signal handler that torch installs along with the workers.
+
+    It raises wherever the program happens to be when a worker dies, in the middle of a checkpoint, too; without it
+    the death is noticed where the batch is waited for.
+    """
+    if threading.current_thread() is not threading.main_thread():  # torch installs none, either
+        return iter(data)
+    handler = signal.getsignal(signal.SIGCHLD)
+    reader = iter(data)
+    signal.signal(signal.SIGCHLD, handler)
+    return reader
 
 
 class _Fetching:
@@ -48,6 +80,6 @@ def _unchanged(batch: TensorBatch) -> TensorBatch:
 
 
 def _outlive_signals(worker: int) -> None:
-    """Ctrl-C and SIGTERM often go to the whole process group, but the run still wants a batch to save after."""
+    """Ctrl-C and SIGTERM often go to all processes of a run, but the run still wants a batch to save after."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))

@@ -161,9 +161,8 @@ def row_shapes(variant: "Variant") -> dict[str, tuple[int, int]]:
 
 def _check_alike(one: FeatureStore, other: FeatureStore) -> None:
     remedy = "only stores of the same extractors can be mixed"
-    for name in one.shapes.keys() & other.shapes.keys():
-        got, expected = other.shapes[name], one.shapes[name]
-        if got != expected:
+    for name, expected in one.shapes.items():
+        if (got := other.shapes.get(name, expected)) != expected:
             raise StoreError(
                 f"{other.path}: {name} is {_times(got)} per row, that of {one.path} {_times(expected)}; {remedy}"
             )
