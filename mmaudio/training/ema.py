@@ -267,8 +267,8 @@ def synthesis_weights(
     if error > LARGE_ERROR or largest > LARGE_WEIGHT:
         stored = ", ".join(f"{sigma:g}" for sigma in sorted({sigma for _, sigma in profiles}))
         log.warning(
-            "sigma_rel %g is far from the stored %s, or the snapshots are far apart: its profile is only met to "
-            "%.1f %%, with weights up to %.1f", sigma_rel, stored, 100 * error, largest,
+            "sigma_rel %g is far from the stored %s, or the snapshots are far apart: its profile is missed by %.1f %%, "
+            "with weights up to %.1f", sigma_rel, stored, 100 * error, largest,
         )  # fmt: skip
     if correction == "exact":
         weights = weights / weights.sum()
