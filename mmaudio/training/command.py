@@ -56,7 +56,8 @@ def run(config: TrainConfig) -> int:
 
 
 def train_here(config: TrainConfig, here) -> int:
-    from mmaudio.training.loop import set_up_numerics, train
+    from mmaudio.training.loop import train
+    from mmaudio.training.numerics import set_up_numerics
 
     def say(line: str) -> None:
         if here.is_main:

@@ -51,6 +51,14 @@ class Ranks:
             dist.all_reduce(tensor)
         return tensor
 
+    def gather(self, names: list[str]) -> list[str]:
+        """The names of all ranks."""
+        if self.world == 1:
+            return names
+        found: list = [None] * self.world
+        dist.all_gather_object(found, names)
+        return [name for some in found for name in some]
+
     def wait(self) -> None:
         if self.world > 1:
             self.maximum(0.0)

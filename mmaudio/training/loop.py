@@ -7,7 +7,6 @@ and the last step are ordinary ones, and "run the same command again" goes on wh
 import contextlib
 import dataclasses
 import math
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -19,15 +18,16 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.tensor import DTensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from mmaudio.data.loader import loader
 from mmaudio.data.sampler import GlobalBatches, Item, Split, TensorBatch, derived_seed
 from mmaudio.training.checkpoint import Checkpoints, read_config
+from mmaudio.training.compilation import compile_blocks
 from mmaudio.training.config import TrainConfig
 from mmaudio.training.distributed import Ranks, share_gradients, wrap
 from mmaudio.training.ema import PostHocEMA, synthesize
+from mmaudio.training.numerics import attention_kernel, autocast, uses_bf16
 from mmaudio.training.optimizer import build_optimizer, learning_rate
 from mmaudio.training.task import Draw, LossFunction, Nets, Task
 from mmaudio.training.tracking import Tracker, by_time, peak_memory
@@ -54,15 +54,21 @@ def train(
         TrainingError: loss or gradient were not finite `max_bad_steps` times in a row.
         CheckpointError: a checkpoint cannot be written, or the one to go on from does not fit.
     """
+    if config.accumulation > 1 and not task.can_accumulate:
+        raise ValueError(f"task {task.name} compares the clips of a batch with each other: set accumulation=1")
+    split = Split(config.batch_size, ranks.rank, ranks.world, config.accumulation)
+    if config.compile:
+        compile_blocks(task, config, ranks, split, log)
     state = TrainingState(task, config, ranks)
     checkpoints = Checkpoints(folder / "checkpoints", config.keep_checkpoints, ranks, log)
     start = state.resume(checkpoints, log)
     tracker = Tracker(folder if ranks.is_main else None, start)
-    split = Split(config.batch_size, ranks.rank, ranks.world, config.accumulation)
     order = GlobalBatches(task.train, split, config.seed, start)
     batches = iter(loader(task.train, order, config.num_workers, pin_memory=ranks.device.type == "cuda"))
     meter = Meter(config.batch_size)
-    bar = tqdm(total=config.steps, initial=start, desc=config.exp_id, unit="step", disable=None if ranks.is_main else 1)
+    bar = tqdm(
+        total=config.steps, initial=start, desc=config.exp_id, unit="step", disable=None if ranks.is_main else True
+    )
 
     with bar, contextlib.closing(tracker), stop_on_sigterm() as stop, attention_kernel(ranks.device):
         for step in count(start):
@@ -85,7 +91,9 @@ def train(
             bar.update()
             if not good:
                 state.bad_steps += 1
-                log(f"step {step}: loss or gradient is not finite, skipped ({state.bad_steps} in a row); {bad(micros)}")
+                names = ranks.gather([name for batch in micros for name in batch.bad_rows()])
+                where = f"not finite in the data: {', '.join(names[:5])}" if names else "all data are finite"
+                log(f"step {step}: loss or gradient not finite, skipped ({state.bad_steps} in a row); {where}")
                 if state.bad_steps >= config.max_bad_steps:
                     path = state.save(step + 1, checkpoints)
                     raise TrainingError(
@@ -105,11 +113,6 @@ def train(
 def due(step: int, every: int, start: int) -> bool:
     """Every so many steps; not at the start, where a resumed run has just been."""
     return every > 0 and step % every == 0 and step > start
-
-
-def bad(micros: list[TensorBatch]) -> str:
-    names = [name for batch in micros for name in batch.bad_rows()]
-    return f"not finite in the data: {', '.join(names[:5])}" if names else "the data of this rank are finite"
 
 
 @dataclass
@@ -140,10 +143,6 @@ class TrainingState:
     def __init__(self, task: Task, config: TrainConfig, ranks: Ranks):
         self.task, self.config, self.ranks = task, config, ranks
         self.bf16 = uses_bf16(config.precision, ranks.device)
-        if config.accumulation > 1 and not task.can_accumulate:
-            raise ValueError(f"task {task.name} compares the clips of a batch with each other: set accumulation=1")
-        if config.compile:
-            task.network.compile()
         self.network = self._player(task.network, config.strategy)
         self.critic = None if task.critic is None else self._player(task.critic, "ddp")
         self.ema = PostHocEMA(
@@ -156,9 +155,6 @@ class TrainingState:
         module.to(self.ranks.device).train()
         wrapped = wrap(module, self.ranks, strategy, self.task.blocks(module), self.bf16)
         return Player(module, wrapped, build_optimizer(module, self.config.optimizer, self.bf16))
-
-    def autocast(self):
-        return torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.bf16)
 
     # ---- one step
 
@@ -191,7 +187,7 @@ class TrainingState:
         for i, batch in enumerate(micros):
             share_gradients(player.wrapped, i == len(micros) - 1)
             draw = Draw(self.config.seed, step, split.batch_size, split.rows(i), self.ranks.device)
-            with self.autocast():
+            with autocast(self.config.precision, self.ranks.device):
                 losses = loss(nets, batch, draw)
             if not losses.total.requires_grad:  # an adversary that is not playing yet
                 return True
@@ -247,7 +243,7 @@ class TrainingState:
         for k, number, batch in zip(mine, numbers, loader(source, items, self.config.num_workers), strict=True):
             batch = batch.to(ranks.device)
             draw = Draw(seed, number, VALIDATION_BATCH, slice(0, len(batch)), ranks.device)
-            with self.autocast():
+            with autocast(self.config.precision, self.ranks.device):
                 losses = self.task.loss(raw, batch, draw)
             weight = float(len(batch)) if k < len(starts) else 0.0
             for name, value in ({"loss": losses.total} | losses.parts).items():
@@ -298,7 +294,8 @@ class TrainingState:
         return step
 
     def snapshot(self, folder: Path) -> None:
-        self.ema.snapshot(folder, [full(average) for average in self.ema.averages()], self.ranks.is_main)
+        whole = (full(average) for average in self.ema.averages())
+        self.ema.snapshot(folder, whole, write=self.ranks.is_main, metadata=self.task.metadata)
 
     def write_result(self, step: int, folder: Path) -> Path:
         """The averaged weights of the end, in the official layout: `weights/<file name>`."""
@@ -325,17 +322,6 @@ def floating(module: nn.Module) -> dict[str, Tensor]:
 def full(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Whole tensors on the CPU; all ranks must call it, for sharded ones are gathered."""
     return {name: (x.full_tensor() if isinstance(x, DTensor) else x).detach().cpu() for name, x in state.items()}
-
-
-def uses_bf16(precision: str, device: torch.device) -> bool:
-    if precision not in ("auto", "bf16", "fp32"):
-        raise ValueError(f"precision must be auto, bf16 or fp32, got {precision!r}")
-    return precision == "bf16" or (precision == "auto" and device.type == "cuda")
-
-
-def attention_kernel(device: torch.device):
-    """On a CPU the fused attention's backward pass is several times slower than plain matrix products at our sizes."""
-    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()
 
 
 class Meter:
@@ -392,10 +378,3 @@ def stop_on_sigterm():
         yield stop
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def set_up_numerics(device: torch.device) -> None:
-    """TF32 matrix products on CUDA, as the reference trains."""
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")
-        os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")

@@ -142,7 +142,7 @@ def test_many_bad_steps_stop_the_run_with_its_last_good_state(run, tmp_path):
         return losses
 
     good.loss = failing
-    with pytest.raises(TrainingError, match="3 steps in a row were not finite.*step_00000008"):
+    with pytest.raises(TrainingError, match=r"3 steps in a row were not finite.*step_00000008"):
         run(task=good, max_bad_steps=3)
     kept = tmp_path / "run/checkpoints/step_00000008/toy.safetensors"
     assert same(kept, run("short", steps=5)[0] / "checkpoints/step_00000005/toy.safetensors")
@@ -196,7 +196,7 @@ def test_disk_full_at_a_checkpoint_keeps_the_older_ones(run, monkeypatch, tmp_pa
         return real(*args, **kwargs)
 
     monkeypatch.setattr(dcp, "save", failing)
-    with pytest.raises(CheckpointError, match="No space left on device.*make room"):
+    with pytest.raises(CheckpointError, match=r"No space left on device.*make room"):
         run()
     assert [p.name for p in (tmp_path / "run/checkpoints").iterdir()] == ["step_00000004"]
     monkeypatch.undo()

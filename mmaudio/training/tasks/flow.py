@@ -11,6 +11,7 @@ from torch import Tensor
 from mmaudio import flow
 from mmaudio.data.mixture import FeatureBatch, Mixture
 from mmaudio.loading import load_clip_text, load_network
+from mmaudio.model.lora import add_lora, merged_state, save_adapter
 from mmaudio.model.network import MMAudio
 from mmaudio.training.config import TrainConfig
 from mmaudio.training.task import Draw, Losses, Nets, Task
@@ -54,12 +55,13 @@ def build(config: TrainConfig, device: torch.device) -> Task:
             raise ValueError(f"weights {config.weights} are of other sizes than variant {variant.name}")
         network = load_network(start).requires_grad_(True)
         freeze_constants(network)
-    export, also_write = dict, None
+    also_write = None
     if config.lora.rank:
-        from mmaudio.model.lora import add_lora
+        seeded = torch.Generator().manual_seed(config.seed)
+        add_lora(network, config.lora.rank, config.lora.alpha, config.lora.targets, seeded)
 
-        add_lora(network, config.lora.rank, config.lora.alpha, config.lora.targets)
-        export, also_write = lora_files(config, variant)
+        def also_write(folder: Path, state: dict[str, Tensor]) -> None:
+            save_adapter(folder / "adapter.safetensors", state, variant.network, variant.name)
 
     independent = variant.network.v2 if options.independent is None else options.independent
     metadata = {
@@ -75,7 +77,7 @@ def build(config: TrainConfig, device: torch.device) -> Task:
         validation=validation,
         file_name=variant.files.network.local_names[0],
         metadata=metadata,
-        export=export,
+        export=merged_state,
         also_write=also_write,
         blocks=lambda net: (*net.joint_blocks, *net.fused_blocks),
         preview=preview(config, variant, device) if config.preview.videos or config.preview.prompts else None,
@@ -148,32 +150,18 @@ def binned(loss: Tensor, t: Tensor) -> Tensor:
     return torch.zeros(2, TIME_BINS, device=t.device).index_add(1, index, torch.stack([loss, torch.ones_like(loss)]))
 
 
-def lora_files(config: TrainConfig, variant: Variant):
-    """The adapted network's state to official weights with the adapter merged in, and to the adapter's own file."""
-
-    from mmaudio.model.lora import add_lora, merged_state, save_adapter
-
-    def module_of(state: dict[str, Tensor]) -> MMAudio:
-        with torch.device("meta"):
-            network = MMAudio(variant.network)
-            add_lora(network, config.lora.rank, config.lora.alpha, config.lora.targets)
-        network.load_state_dict(state, assign=True)
-        return network
-
-    def export(state):
-        return merged_state(module_of(state))
-
-    def also_write(folder: Path, state):
-        save_adapter(folder / "adapter.safetensors", module_of(state), variant.name)
-
-    return export, also_write
-
-
 def preview(config: TrainConfig, variant: Variant, device: torch.device):
     """Sound (and video) of a few clips through the `Pipeline` that users call."""
     videos, prompts = config.preview.videos, config.preview.prompts
     if videos and prompts and len(videos) != len(prompts):
         raise ValueError(f"preview has {len(videos)} videos and {len(prompts)} prompts: give one prompt for each video")
+    absent = [name for name in map(Path, videos) if not name.is_file()]
+    if absent:
+        raise ValueError(f"preview video {absent[0]} does not exist")
+    for part, file in variant.files.present.items():
+        if part != "network" and find(file) is None:
+            remedy = f"leave preview empty, or `mmaudio download {variant.name}`"
+            raise ValueError(f"previews need {file.name}, which is not here: {remedy}")
     pairs = list(zip(videos or [None] * len(prompts), prompts or [""] * len(videos), strict=True))
 
     def run(state: dict[str, Tensor], step: int, folder: Path, tracker: Tracker) -> None:
