@@ -1,7 +1,5 @@
 """The flow network, on a feature store (paper, sections 3.2 and 4)."""
 
-import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +15,8 @@ from mmaudio.training.config import TrainConfig
 from mmaudio.training.task import Draw, Losses, Nets, Task
 from mmaudio.training.tasks.setup import task_options
 from mmaudio.training.tracking import Tracker
-from mmaudio.variants import Variant, get_variant
-from mmaudio.weights import CONFIG_KEY, fetch, find, fingerprint, read_metadata
+from mmaudio.variants import Variant, get_variant, network_metadata
+from mmaudio.weights import fetch, find, fingerprint, read_metadata
 
 TIME_BINS = 25
 CODEC_KEY = "codec"  # metadata of a weight file: checksum of the codec whose latents it makes
@@ -38,7 +36,9 @@ def build(config: TrainConfig, device: torch.device) -> Task:
     """
     options = task_options(Options, config)
     start = get_variant(config.weights) if config.weights else None
-    variant = get_variant(config.variant) if config.variant else start or get_variant("small_16k")
+    variant = get_variant(config.variant or (start.base if start else "small_16k"))
+    if start is not None and start.network != variant.network:
+        raise ValueError(f"weights {config.weights} are of other sizes than variant {variant.name}")
     identity = codec_identity(variant, start)
     train = Mixture(config.data.train)
     train.check_variant(variant, identity)
@@ -51,8 +51,6 @@ def build(config: TrainConfig, device: torch.device) -> Task:
         network = MMAudio(variant.network)
         set_constants(network, train, variant)
     else:
-        if start.network != variant.network:
-            raise ValueError(f"weights {config.weights} are of other sizes than variant {variant.name}")
         network = load_network(start).requires_grad_(True)
         freeze_constants(network)
     also_write = None
@@ -61,21 +59,19 @@ def build(config: TrainConfig, device: torch.device) -> Task:
         add_lora(network, config.lora.rank, config.lora.alpha, config.lora.targets, seeded)
 
         def also_write(folder: Path, state: dict[str, Tensor]) -> None:
-            save_adapter(folder / "adapter.safetensors", state, variant.network, variant.name)
+            save_adapter(folder / "adapter.safetensors", state, variant.network, variant.base)
 
     independent = variant.network.v2 if options.independent is None else options.independent
-    metadata = {
-        "variant": variant.name,
-        "part": "network",
-        CONFIG_KEY: json.dumps(dataclasses.asdict(variant.network), sort_keys=True),
-    } | ({CODEC_KEY: train.identity["vae"]} if "vae" in train.identity else {})
+    metadata = network_metadata(variant)
+    if "vae" in train.identity:
+        metadata[CODEC_KEY] = train.identity["vae"]
     return Task(
         name="flow",
         network=network,
         loss=FlowLoss(network, variant, options.drop, independent),
         train=train,
         validation=validation,
-        file_name=variant.files.network.local_names[0],
+        file_name=Path(variant.files.network.local_names[0]).name,
         metadata=metadata,
         export=merged_state,
         also_write=also_write,
