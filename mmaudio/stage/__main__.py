@@ -38,13 +38,14 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--fps", type=float, default=25.0, help="frames per second (default %(default)s)")
         command.add_argument("--size", type=int, default=size, help="pixels, square (default %(default)s)")
         command.add_argument("--sample-rate", type=int, default=rate, help="hertz (default %(default)s)")
+        command.add_argument("--material", help="make everything that sounds of it; stone is in no other scene")
         command.add_argument("--silent", action="store_true", help="pictures only: something to try a model on")
         command.add_argument("--overwrite", action="store_true", help="replace files that exist")
     return parser
 
 
 def _rendering(options: argparse.Namespace) -> dict:
-    rendering = {name: getattr(options, name) for name in ("duration", "fps", "size", "sample_rate")}
+    rendering = {name: getattr(options, name) for name in ("duration", "fps", "size", "sample_rate", "material")}
     return rendering | {"audio": not options.silent}
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from .captions import caption
 from .picture import render_video
-from .scene import Event, Scene, generator, make_scene
+from .scene import Event, Scene, generator, make_scene, recast
 from .sound import render_audio
 
 SPLITS = {"train": (0, 1_000_000), "val": (1_000_000, 1_010_000), "test": (2_000_000, 2_010_000)}
@@ -49,11 +49,13 @@ def render_clip(
     sample_rate: int = 16000,
     video: bool = True,
     audio: bool = True,
+    material: str | None = None,
 ) -> StageClip:
     """Render a clip: a pure function of its arguments and STAGE_VERSION.
 
     Scene, events and caption depend on seed and duration alone. `size` is pixels, one number for a square or (height,
-    width). With `video=False` or `audio=False` that array is empty: (0, H, W, 3) or (0,).
+    width). With `video=False` or `audio=False` that array is empty: (0, H, W, 3) or (0,). `material` makes all sounding
+    objects of it, also one that no scene has of its own accord (`materials.HELD_OUT`).
     """
     if seed < 0:
         raise ValueError(f"seed must not be negative: got {seed}")
@@ -67,6 +69,8 @@ def render_clip(
     if min(height, width) < 16 or max(height, width) > 4096:
         raise ValueError(f"size must be 16 to 4096 pixels: got {size}")
     scene = make_scene(seed, float(duration))
+    if material is not None:
+        scene = recast(scene, material)
     frames = render_video(scene, fps, (height, width)) if video else np.zeros((0, height, width, 3), np.uint8)
     waveform = render_audio(scene, sample_rate) if audio else np.zeros(0, np.float32)
     words = caption(scene, generator(seed, "caption"))

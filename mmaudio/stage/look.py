@@ -27,6 +27,7 @@ FINISHES = {
     "rubber": Finish(0.55, 0.50, 0.03, 4),
     "ceramic": Finish(0.66, 0.40, 0.85, 60),
     "plastic": Finish(0.52, 0.55, 0.40, 16),
+    "stone": Finish(0.50, 0.55, 0.04, 4),
 }
 
 
@@ -84,6 +85,10 @@ def material_texture(material: str, rng: np.random.Generator) -> np.ndarray:
         glaze = colour(rng, (0.55, 0.68), (0.6, 0.9), (0.35, 0.7))
         band = (np.abs(y - rng.uniform(0.3, 0.6)) < 0.06) if rng.random() < 0.5 else np.zeros_like(y, bool)
         return np.where(band[..., None], glaze, base * (1 + 0.02 * noise)[..., None]).astype(np.float32)
+    if material == "stone":
+        speckles = value_noise(rng, at * 2 - 0.5, at * 2 - 0.5, 48) > 0.25
+        base = colour(rng, (0.05, 0.65), (0.0, 0.12), (0.35, 0.6))
+        return (base * (1 + 0.15 * noise - 0.45 * speckles)[..., None]).astype(np.float32)
     base = colour(rng, (0, 1), (0.8, 1.0), (0.75, 1.0))  # plastic
     return (base * np.ones((TEXTURE, TEXTURE, 1))).astype(np.float32)
 

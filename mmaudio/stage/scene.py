@@ -202,6 +202,14 @@ def make_scene(seed: int, duration: float = 8.0) -> Scene:
     raise ValueError(f"no scene fits duration={duration}: it must be at least about a second")
 
 
+def recast(scene: Scene, material: str) -> Scene:
+    """The same movements with all sounding objects of one material. Raises ValueError if there is no such material."""
+    if material not in TABLE:
+        raise ValueError(f"unknown material {material!r}: expected one of {', '.join(TABLE)}")
+    bodies = tuple(replace(body, material=material) for body in scene.bodies)
+    return replace(scene, bodies=bodies, events=tuple(replace(event, material=material) for event in scene.events))
+
+
 def _setting(rng: np.random.Generator) -> tuple[str, float]:
     return str(rng.choice(list(FLOORS))), float(rng.uniform(0.45, 0.68))
 
