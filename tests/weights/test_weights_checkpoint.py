@@ -280,3 +280,31 @@ def test_read_metadata_of_damaged_file(tmp_path):
     (tmp_path / "x.safetensors").write_bytes((tmp_path / "x.safetensors").read_bytes()[:-1])
     with pytest.raises(WeightError, match="damaged"):
         weights.read_metadata(tmp_path / "x.safetensors")
+
+
+# ---- fingerprints
+
+
+def test_fingerprint_is_of_the_content(tmp_path):
+    state = STATE | {"half": torch.ones(5).half(), "empty": torch.zeros(0, 2)}
+    torch.save(state, tmp_path / "a.pth")
+    torch.save({"state_dict": dict(reversed(state.items()))}, tmp_path / "b.pth", _use_new_zipfile_serialization=False)
+    weights.convert(tmp_path / "a.pth", tmp_path / "c.safetensors", {"note": "x"})
+    prints = {weights.fingerprint(tmp_path / name) for name in ("a.pth", "b.pth", "c.safetensors")}
+    assert len(prints) == 1
+    assert re.fullmatch("[0-9a-f]{32}", prints.pop())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"a.bias": torch.tensor([1.0, 1.0001])},  # a value
+        {"a.weight": torch.arange(6.0).reshape(3, 2)},  # a shape
+        {"b": torch.ones(1)},  # a key more
+        {"n": torch.tensor(4)},
+    ],
+)
+def test_fingerprint_tells_files_apart(tmp_path, changes):
+    for name, state in (("a", STATE), ("b", STATE | changes)):
+        weights.save_safetensors(tmp_path / f"{name}.safetensors", state)
+    assert weights.fingerprint(tmp_path / "a.safetensors") != weights.fingerprint(tmp_path / "b.safetensors")
