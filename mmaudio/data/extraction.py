@@ -59,6 +59,10 @@ class ExtractConfig:
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        try:
+            torch.empty(0, device=self.device if self.engine == "local" else None)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"device {self.device} is not usable here ({str(error).splitlines()[0]})") from error
         if self.max_segments < 1 or self.num_workers < 0 or not self.timeout > 0:
             raise ValueError(
                 f"max_segments {self.max_segments}, num_workers {self.num_workers}, timeout {self.timeout:g}: "
@@ -81,7 +85,7 @@ class Extraction:
     def __init__(self, config: ExtractConfig):
         config.check()
         self.config, self.variant = config, get_variant(config.variant)
-        self.rows = read_manifest(config.manifest)
+        self.rows = read_manifest(os.path.abspath(config.manifest))  # a cluster's processes work in other folders
         self.video = config.kind == "video" or (config.kind == "auto" and _is_video(self.rows))
         self.preparation = Preparation(
             self.variant, self.video, config.frame_rule, config.peak_normalise, config.max_segments
@@ -94,7 +98,7 @@ class Extraction:
             for i in range(0, len(captions), CAPTIONS_PER_UNIT)
         ]
         self.identity = self._identity()
-        self.output = Path(config.output)
+        self.output = Path(os.path.abspath(config.output))
         self.failed_path = self.output.with_name(f"{self.output.name}.failed.tsv")
         self.parts = Parts(self.output.with_name(f"{self.output.name}.parts"), self.identity)
 

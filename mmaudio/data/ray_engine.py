@@ -5,6 +5,7 @@ Ray then fuses the steps. All nodes need mmaudio, the weights and a shared file 
 done again elsewhere; since a part appears whole, under one name, every clip is in the store exactly once.
 """
 
+import os
 import pickle
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from mmaudio.data.extraction import Extraction
 
 UNITS_PER_TASK = 8
-PASSES = 3  # over what is missing, before giving up
+PASSES = 3  # over what is missing, should Ray's own retries not do, before giving up
 
 
 class Encode:
@@ -33,10 +34,13 @@ class Encode:
     def __call__(self, batch: dict) -> dict:
         [content] = batch["prepared"]
         unit, prepared = pickle.loads(content)
-        reason = None
-        if not self.parts.path(unit.name).exists():  # or it was done just before a node died
-            reason = finish_unit(unit, prepared, self.encoders, self.parts)
-        return {"name": [unit.name], "reason": [reason or ""]}
+        reason = trouble = None
+        try:
+            if not self.parts.path(unit.name).exists():  # or it was done just before a node died
+                reason = finish_unit(unit, prepared, self.encoders, self.parts)
+        except Exception as error:  # bad weights, a full disk: Ray would try again and bury the reason
+            trouble = f"{type(error).__name__}: {error}"
+        return {"name": [unit.name], "reason": [reason or ""], "trouble": [trouble or ""]}
 
 
 def extract_with_ray(extraction: "Extraction", todo: list[Unit]) -> Iterator[str | None]:
@@ -45,7 +49,7 @@ def extract_with_ray(extraction: "Extraction", todo: list[Unit]) -> Iterator[str
     Joins the cluster that `RAY_ADDRESS` names, else starts one on this machine.
 
     Raises:
-        ExtractionError: Ray is not installed, or units are still missing after several passes.
+        ExtractionError: Ray is not installed, a node cannot work, or the cluster fails again and again.
     """
     try:
         import ray
@@ -59,26 +63,26 @@ def extract_with_ray(extraction: "Extraction", todo: list[Unit]) -> Iterator[str
     for _ in range(PASSES):
         settled = extraction.parts.names() | extraction.parts.names(FAILED)
         missing = [unit for unit in todo if unit.name not in settled]
-        if not missing:
-            return
         try:
             for row in _pipeline(extraction, missing).iter_rows():
+                if row["trouble"]:
+                    raise ExtractionError(f"a Ray node stopped: {row['trouble']}; run the same command again to go on")
                 if row["name"] not in told:
                     told.add(row["name"])
                     yield row["reason"] or None
+            return
         except ray.exceptions.RayError as error:
             log(f"Ray: {str(error).strip().splitlines()[0]}; going on with what is missing")
-    raise ExtractionError(
-        f"{len(missing)} parts are missing after {PASSES} passes; run the same command again to go on"
-    )
+    raise ExtractionError(f"the Ray cluster failed {PASSES} times; run the same command again to go on")
 
 
 def _pipeline(extraction: "Extraction", units: list[Unit]):
     import ray
 
     preparation, config, resources = extraction.preparation, extraction.config, ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0)) if config.device is None or config.device.startswith("cuda") else 0
+    gpus = int(resources.get("GPU", 0)) if config.device in (None, "cuda") else 0
     device = config.device or ("cuda" if gpus else "cpu")
+    weights_dir = config.weights_dir and os.path.abspath(config.weights_dir)  # actors have working folders of their own
     tasks = -(-len(units) // UNITS_PER_TASK)
     encoders = min(tasks, gpus or int(resources["CPU"]))
 
@@ -91,7 +95,7 @@ def _pipeline(extraction: "Extraction", units: list[Unit]):
         .map(prepare)
         .map_batches(
             Encode,
-            fn_constructor_args=(preparation, extraction.parts, device, config.weights_dir),
+            fn_constructor_args=(preparation, extraction.parts, device, weights_dir),
             batch_size=1,
             num_gpus=1 if gpus else 0,
             compute=ray.data.ActorPoolStrategy(size=encoders),

@@ -115,6 +115,16 @@ def test_two_ranks_make_the_same_store_and_tell_of_failures(stage, video_store, 
     assert beside(store) == ["store", "store.failed.tsv"]
 
 
+@pytest.mark.gpu
+def test_on_a_gpu(stage, video_store, tmp_path):
+    assert extract(config(stage / "captions.tsv", tmp_path / "store", device=None)) == 1
+    ours, theirs = (open_store(path).rows([0, 1]) for path in (tmp_path / "store", video_store))
+    for name in ("clip", "sync", "text"):  # encoded in bfloat16 there
+        x, y = getattr(ours, name).float(), getattr(theirs, name).float()
+        assert torch.cosine_similarity(x, y, dim=-1).mean() > 0.99, name
+    assert torch.allclose(ours.mean.float(), theirs.mean.float(), atol=0.05)
+
+
 # ---- sounds: quick to encode
 
 
@@ -352,6 +362,7 @@ def script():
         (["manifest=a.tsv", "output=b", "variant=tiny_16k", "kind=image"], "kind must be one of auto, video, audio"),
         (["manifest=a.tsv", "output=b", "variant=tiny_16k", "num_workers=-1"], "num_workers -1"),
         (["manifest=a.tsv", "output=b", "variant=tiny_16k", "max_segments=many"], "max_segments"),
+        (["manifest=a.tsv", "output=b", "variant=tiny_16k", "device=gpu"], "device gpu is not usable here"),
         (["manifest=a.tsv", "output=b", "variant=huge"], "unknown variant 'huge'"),
         (["manifest=no, such (file).tsv", "output=b", "variant=tiny_16k"], "no, such (file).tsv: cannot read"),
         (["--engine", "ray", "manifest=none.tsv", "output=b", "variant=tiny_16k"], "none.tsv: cannot read"),

@@ -1,5 +1,6 @@
 """Extraction on a Ray cluster of two nodes, one of which is killed half-way."""
 
+import pickle
 import threading
 import time
 from pathlib import Path
@@ -10,9 +11,10 @@ import soundfile
 import torch
 
 from mmaudio.data import ray_engine
-from mmaudio.data.encoding import Encoders
+from mmaudio.data.encoding import Encoders, Unit
 from mmaudio.data.extraction import ExtractConfig, extract
 from mmaudio.data.manifest import ManifestRow
+from mmaudio.data.parts import Parts
 from mmaudio.data.preparation import Preparation
 from mmaudio.data.store import open_store
 from mmaudio.variants import VARIANTS
@@ -89,3 +91,19 @@ def test_every_clip_is_there_once_although_a_node_dies(cluster, tmp_path, monkey
     for i in (0, 7, CLIPS - 1):  # each has its own features
         wanted = encoders.features(preparation(ManifestRow(f"s{i}", tmp_path / f"{i}.wav")))
         assert torch.allclose(store.rows([i]).mean.float(), wanted["mean"], atol=0.02)
+
+
+def test_a_node_that_cannot_work_says_why(tmp_path):
+    """Not by raising: Ray would try again and again, and bury the reason."""
+    (tmp_path / "tiny_16k_clip.safetensors").write_text("damaged")
+    parts = Parts(tmp_path / "parts", {})
+    encode = ray_engine.Encode(Preparation(VARIANTS["tiny_16k"], video=False), parts, "cpu", str(tmp_path))
+    unit = Unit(captions=("a bell",))
+    answer = encode({"prepared": [pickle.dumps((unit, None))]})
+    assert answer["name"] == [unit.name]
+    assert "WeightError" in answer["trouble"][0]
+    assert "tiny_16k_clip.safetensors" in answer["trouble"][0]
+    unit = Unit(ManifestRow("a", tmp_path / "a.wav"))
+    answer = encode({"prepared": [pickle.dumps((unit, "is silent"))]})  # the clip's own failure is none of the node
+    assert answer == {"name": [unit.name], "reason": ["is silent"], "trouble": [""]}
+    assert parts.reason(unit.name) == "is silent"
