@@ -14,7 +14,7 @@ from mmaudio.data.sampler import TensorBatch
 from mmaudio.features.clip import build_clip, tokenize
 from mmaudio.features.frames import clip_frame, clip_normalize
 from mmaudio.media import probe, read_image, read_video
-from mmaudio.media.video import SYNC_FPS, Transform
+from mmaudio.media.video import CLIP_FPS, SYNC_FPS, Transform
 from mmaudio.training.config import TrainConfig
 from mmaudio.training.task import Draw, Losses, Nets, Task
 from mmaudio.training.tasks.setup import (
@@ -101,20 +101,19 @@ class ReadFrame:
             frame = transform(read_image(row.path))
         else:
             length = min(self.duration, (info.duration or self.duration) - row.start)
-            time = row.start + max(0.0, length - 1 / SYNC_FPS) * rng.random()
+            time = row.start + max(0.0, length - 1 / CLIP_FPS) * rng.random()  # later, no slot would be left
             frame = frame_at(row.path, time, transform)
         return {"frame": frame, "tokens": tokenize([row.caption])[0]}
 
 
 def frame_at(path, time: float, transform: Transform) -> Tensor:
-    """The video's frame nearest to a time; `read_video` of a span that holds one slot at 25 fps."""
+    """The video's frame nearest to a time, at least 1/8 s before its end: `read_video` of one slot at 25 fps."""
 
     def unwanted(frame: Tensor) -> Tensor:
         return frame[:, :1, :1]
 
-    return read_video(path, 1 / SYNC_FPS, time, rule="nearest", sync_transform=transform, clip_transform=unwanted).sync[
-        0
-    ]
+    video = read_video(path, 1 / SYNC_FPS, time, rule="nearest", sync_transform=transform, clip_transform=unwanted)
+    return video.sync[0]
 
 
 def cropped(rng: np.random.Generator, least: float, transform: Transform) -> Transform:

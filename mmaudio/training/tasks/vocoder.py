@@ -22,6 +22,7 @@ from mmaudio.variants import Variant
 
 PART = "vocoder"
 LOWEST_PITCH = 32.7  # Hz; where the critics' constant-Q transforms begin
+MIN_FRAMES = 8  # the longest window of the mel distance must fit
 MAX_OCTAVES = 9  # of these transforms; fewer where the sample rate holds fewer
 
 
@@ -41,7 +42,9 @@ def build(config: TrainConfig, device: torch.device) -> Task:
         ValueError, ManifestError, WeightError: something does not fit; one line.
     """
     options = task_options(Options, config)
-    positive(frames=options.frames, critic_width=options.critic_width)
+    positive(critic_width=options.critic_width)
+    if options.frames < MIN_FRAMES:
+        raise ValueError(f"task.frames must be at least {MIN_FRAMES}, got {options.frames}")
     variant = chosen_variant(config)
     network_config = vocoder_config(variant, options.small)
     mel = network_config.mel
