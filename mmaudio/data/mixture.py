@@ -63,8 +63,9 @@ class Mixture:
             if not (math.isfinite(entry.weight) and entry.weight >= 0):
                 raise StoreError(f"{entry.store}: weight must be zero or more, got {entry.weight}")
             path = Path(os.path.realpath(entry.store))
-            store = opened[path] = opened.get(path) or open_store(entry.store)
-            self.members.append(Member(store, len(self), entry.weight, entry.video, entry.text))
+            if path not in opened:
+                opened[path] = open_store(entry.store)
+            self.members.append(Member(opened[path], len(self), entry.weight, entry.video, entry.text))
         if not self.members:
             raise StoreError("the data lists no feature stores; give at least one {store: FOLDER, weight: 1}")
         self.stores = list(opened.values())

@@ -4,6 +4,8 @@ import itertools
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 
@@ -136,3 +138,19 @@ def test_a_killed_worker_is_told_where_its_batch_is_waited_for():
         got.extend(batches)
     assert "a process that reads data died" in one_line(caught)
     assert len(got) < 10
+
+
+def test_a_run_that_fails_with_workers_at_work_still_ends():
+    """Python's exit sends them SIGTERM and waits: those that ignored it would never let it end."""
+    code = f"""
+import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})
+from test_loader import *
+import mmaudio.data.loader
+mmaudio.data.loader.GRACE = 1
+batches = loader(Source(seconds=0.01), endless(), 2)
+next(batches)
+raise SystemExit("a bug")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "a bug" in done.stderr

