@@ -237,6 +237,24 @@ def test_contrastive_tasks_refuse_accumulation(run):
         run(task=task, accumulation=2)
 
 
+@pytest.mark.parametrize("critic", [False, True])
+def test_training_goes_on_where_nothing_can_be_compiled(run, monkeypatch, tmp_path, critic):
+    expected = load_file(run("plain", toy_task(critic=critic), steps=6)[1])
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    task = toy_task(critic=critic)
+    task.blocks = lambda network: ()  # all of it at once, which takes a C++ compiler
+    with torch._inductor.config.patch({"cpp.cxx": (None, "/nowhere/g++")}):
+        _, result, _, said = run("compiled", task, compile=True, steps=6)
+    assert sum("torch.compile does not work here, training goes on without it: " in line for line in said) == 1
+    assert all(torch.equal(x, expected[name]) for name, x in load_file(result).items())
+
+
+def test_compiled_training_learns_the_same(run):
+    plain, compiled = lines(run("plain")[0]), lines(run("compiled", compile=True)[0])
+    for step in plain:
+        assert compiled[step]["loss"] == pytest.approx(plain[step]["loss"], rel=1e-4)
+
+
 def test_too_large_a_batch(run):
     with pytest.raises(ValueError, match="40 clips, less than one batch of 64"):
         run(batch_size=64)

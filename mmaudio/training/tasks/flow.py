@@ -44,7 +44,7 @@ def build(config: TrainConfig, device: torch.device) -> Task:
     train.check_variant(variant, identity)
     validation = Mixture(config.data.validation) if config.data.validation else None
     if validation is not None:
-        validation.check_variant(variant, identity)
+        validation.check_variant(variant, train.identity | identity)
 
     if start is None:
         torch.manual_seed(config.seed)
