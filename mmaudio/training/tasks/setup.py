@@ -85,7 +85,7 @@ def start_weights(config: TrainConfig, part: str) -> tuple[dict[str, Tensor], st
 
 def metadata(variant: Variant, part: str, network: Any) -> dict[str, str]:
     """Of the weight file; `network` is the dataclass that its sizes come from."""
-    return {"variant": variant.name, "part": part, CONFIG_KEY: json.dumps(dataclasses.asdict(network), sort_keys=True)}
+    return {"variant": variant.base, "part": part, CONFIG_KEY: json.dumps(dataclasses.asdict(network), sort_keys=True)}
 
 
 def rank_and_world() -> tuple[int, int]:

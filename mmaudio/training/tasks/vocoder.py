@@ -63,7 +63,7 @@ def build(config: TrainConfig, device: torch.device) -> Task:
         loss=loss,
         train=train,
         validation=validation,
-        file_name=file.local_names[0] if file and not options.small else f"{variant.name}_vocoder.safetensors",
+        file_name=file.local_names[0] if file and not options.small else f"{variant.base}_vocoder.safetensors",
         metadata=metadata(variant, PART, network_config),
         critic=build_critics(mel.sample_rate, options.critic_width).to(device),
         critic_loss=loss.critic_loss,
