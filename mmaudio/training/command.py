@@ -31,12 +31,13 @@ def _run(raw) -> None:
 def run(config: TrainConfig) -> int:
     """Train; the exit code. Whatever a user can mend is one line on stderr."""
     from mmaudio.data.manifest import ManifestError
+    from mmaudio.data.preparation import ClipError
     from mmaudio.data.store import StoreError
     from mmaudio.training.checkpoint import CheckpointError
     from mmaudio.training.distributed import RankError, ranks
     from mmaudio.training.loop import TrainingError
 
-    known = (*expected_errors(), ManifestError, StoreError, CheckpointError, TrainingError)
+    known = (*expected_errors(), ManifestError, ClipError, StoreError, CheckpointError, TrainingError)
     try:
         with ranks(config.device, config.timeout, config.strategy) as here:
             try:
@@ -67,6 +68,8 @@ def train_here(config: TrainConfig, here) -> int:
     name = config.task.get("name")
     if name not in TASKS:
         raise ValueError(f"unknown task {name!r}: expected one of {', '.join(TASKS)}")
+    if config.lora.rank and name != "flow":
+        raise ValueError(f"lora is for task flow; for task {name} leave lora.rank=0")
     task = importlib.import_module(f"mmaudio.training.tasks.{name}").build(config, here.device)
     folder = Path(config.output) / config.exp_id
     if here.is_main:

@@ -333,7 +333,8 @@ class Meter:
 
     def reset(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.good = self.steps = 0
+        self.counts: dict[str, int] = {}  # steps that had this number: an adversary may join later
+        self.steps = 0
         self.began, self.waited = time.perf_counter(), 0.0
 
     def waiting_for(self, fetch):
@@ -343,9 +344,9 @@ class Meter:
         return result
 
     def add(self, losses: dict[str, Tensor]) -> None:
-        self.good += 1
         for name, value in losses.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
+            self.counts[name] = self.counts.get(name, 0) + 1
 
     def read(self, ranks: Ranks) -> dict[str, float | list]:
         """Means over steps and ranks; all ranks call it."""
@@ -353,7 +354,7 @@ class Meter:
         out: dict[str, float | list] = {}
         for name, value in self.sums.items():
             value = ranks.sum(torch.as_tensor(value).clone())
-            out[name] = by_time(value) if name == "by_time" else value.item() / (ranks.world * self.good)
+            out[name] = by_time(value) if name == "by_time" else value.item() / (ranks.world * self.counts[name])
         out |= {"samples_per_second": self.batch_size * self.steps / seconds, "data_wait": self.waited / seconds}
         self.reset()
         return out

@@ -156,6 +156,7 @@ def forget_an_id(store: Path) -> None:
         (None, {"weights": "nothing.safetensors"}, "nothing.safetensors"),
         (None, {"task": {"name": "music"}}, "unknown task 'music': expected one of flow, vae"),
         (None, {"task": {"name": "flow", "dorp": 0.1}}, "dorp"),
+        (None, {"task": {"name": "vae"}, "lora": LoRAConfig(rank=2)}, "lora is for task flow"),
         (None, {"batch_size": 3, "accumulation": 2}, "batch_size 3 cannot be shared by 1 ranks x 2"),
         (None, {"precision": "fp8"}, "precision must be auto, bf16 or fp32"),
         (None, {"strategy": "pipeline"}, "strategy must be one of ddp, fsdp"),

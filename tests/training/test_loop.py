@@ -121,6 +121,13 @@ def test_loss_by_time(run):
     assert lines(folder)[0]["by_time"] == [4.0, None]
 
 
+def test_numbers_that_join_later_are_means_too(run):
+    every = lines(run("every", toy_task(critic=True))[0])
+    fourth = lines(run("fourth", toy_task(critic=True), log_every=4)[0])
+    assert "critic" not in every[2]  # it plays from step 3 on
+    assert fourth[3]["critic"] == pytest.approx(every[3]["critic"])
+
+
 def test_bad_steps_are_skipped_and_counted(run):
     source = ToySource(bad=(3,))
     folder, result, _, said = run(task=toy_task(source), steps=10)  # two epochs of five batches: two bad steps
