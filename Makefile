@@ -21,7 +21,7 @@ demo: $(STAMP)
 		--prompt "a wooden box and a glass box are struck with a stick" --output output/demo --overwrite
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -10,7 +10,11 @@ sys.path.insert(0, str(REFERENCE))
 
 
 def pytest_configure(config):
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    if "PYTEST_XDIST_WORKER" in os.environ:  # several workers: threads that share a core only wait for each other
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the commands that tests start
+        torch.set_num_threads(1)
+    else:
+        torch.set_num_threads(min(2, os.cpu_count() or 1))
 
 
 def pytest_collection_modifyitems(items):
