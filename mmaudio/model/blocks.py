@@ -19,8 +19,9 @@ class SelfAttention(nn.Module):
         self.k_norm = RMSNorm(dim // num_heads)
 
     def forward(self, x: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        # q, k, v are interleaved per channel in the rows of the weight, not three blocks of rows
-        q, k, v = rearrange(self.qkv(x), "b n (h d j) -> j b h n d", h=self.num_heads, j=3)
+        # q, k, v are interleaved per channel in the rows of the weight, not three blocks of rows. They are set apart
+        # in memory as well: torch has no fused attention for channels that do not lie side by side.
+        q, k, v = rearrange(self.qkv(x), "b n (h d j) -> j b h n d", h=self.num_heads, j=3).contiguous()
         q, k = self.q_norm(q), self.k_norm(k)
         if rope is not None:
             q, k = apply_rope(q, rope), apply_rope(k, rope)

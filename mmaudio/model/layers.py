@@ -1,5 +1,7 @@
 """Layers of the flow network: SwiGLU units, channel-last convolutions, rotary tables, time embedding."""
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -66,6 +68,16 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, x.shape[-1:], self.weight.to(x.dtype), RMS_EPS)
 
 
+def constant_table(build):
+    """Builds each table once per device and keeps it: a table copied in every step makes the CPU wait for the GPU.
+
+    The result is shared, so it must not be written to. It is no inference tensor, even if inference wants it first:
+    training could not use that.
+    """
+    return lru_cache(maxsize=64)(torch.inference_mode(False)(build))
+
+
+@constant_table
 def rope_table(length: int, head_dim: int, scale: float = 1.0, device=None) -> Tensor:
     """Rotation angles' cosines and sines, (length, head_dim / 2, 2), float32.
 
@@ -87,6 +99,7 @@ def apply_rope(x: Tensor, table: Tensor) -> Tensor:
     return rotated.flatten(-2).to(x.dtype)
 
 
+@constant_table
 def nearest_exact_index(source_len: int, target_len: int, device=None) -> Tensor:
     """Index of the source frame for each target frame, as torch's "nearest-exact" rounds it in float32.
 
