@@ -80,7 +80,7 @@ def main() -> int:
     run(
         *(str(ROOT / "train.py"), "exp_id=lora", f"output={args.work}", "weights=tiny_16k", "data=my_clips"),
         *(f"data.train=[{', '.join(stores)}]", f"lora.rank={args.rank}", "precision=bf16", "num_workers=1"),
-        *(f"steps={args.steps}", "batch_size=16", f"optimizer.lr={args.lr}", "optimizer.warmup=10"),
+        *(f"steps={args.steps}", "batch_size=8", f"optimizer.lr={args.lr}", "optimizer.warmup=10"),
         *("optimizer.schedule=cosine", "log_every=10", "checkpoint_every=50", "ema.snapshot_every=0"),
     )
     adapter = args.work / "lora" / "weights" / "adapter.safetensors"

@@ -21,10 +21,11 @@ from mmaudio.evaluation.onsets import Matches, detect_onsets, match_onsets
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--variant", default="tiny_16k")
+    parser.add_argument("--variant", default="tiny_16k", help="a name, or the run folder or weight file of your own")
     parser.add_argument("--weights_dir", default=None)
     parser.add_argument("--split", default="test", help="train, val or test; they share no seed")
     parser.add_argument("--count", type=int, default=100, help="clips of 8 s")
+    parser.add_argument("--size", type=int, default=224, help="pixels of the rendered clips")
     parser.add_argument("--seed", type=int, default=42, help="of the sampler, the same for every clip")
     parser.add_argument("--num_steps", type=int, default=25)
     parser.add_argument("--cfg_strength", type=float, default=4.5)
@@ -42,7 +43,7 @@ def main() -> int:
     truth, heard, real = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         for seed in tqdm(split_seeds(args.split, args.count), disable=None):
-            clip = render_clip(seed, size=224)
+            clip = render_clip(seed, size=args.size)
             path = Path(folder) / f"{seed}.mp4"
             write_mp4(path, clip)
             generation = pipe(
