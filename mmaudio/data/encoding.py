@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmaudio.codec.codec import AudioCodec
 from mmaudio.codec.mel import MelSpectrogram
+from mmaudio.data.loader import worker_count
 from mmaudio.data.manifest import ManifestRow
 from mmaudio.data.parts import Parts
 from mmaudio.data.preparation import ClipError, Preparation, Prepared
@@ -127,6 +128,6 @@ def extract_units(
     units: list[Unit], preparation: Preparation, encoders: Encoders, parts: Parts, num_workers: int
 ) -> Iterator[str | None]:
     """`num_workers` processes prepare while this one encodes; yields what `finish_unit` returns, in order."""
-    loader = DataLoader(_PreparedUnits(units, preparation), batch_size=None, num_workers=num_workers)
+    loader = DataLoader(_PreparedUnits(units, preparation), batch_size=None, num_workers=worker_count(num_workers))
     for unit, prepared in zip(units, loader, strict=True):
         yield finish_unit(unit, prepared, encoders, parts)

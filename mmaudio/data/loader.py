@@ -1,5 +1,6 @@
 """Reading batches ahead in other processes."""
 
+import os
 import signal
 import threading
 import traceback
@@ -25,7 +26,7 @@ def loader(
         Exception: whatever the source raises (StoreError, MediaError), as it was, when its batch is due.
     """
     data = DataLoader(
-        _Fetching(source), batch_sampler=batches, num_workers=num_workers, collate_fn=_unchanged,
+        _Fetching(source), batch_sampler=batches, num_workers=worker_count(num_workers), collate_fn=_unchanged,
         pin_memory=pin_memory, worker_init_fn=_outlive_signals,
         generator=torch.Generator(),  # torch draws a seed for the workers: not from the run's random numbers
     )  # fmt: skip
@@ -45,6 +46,11 @@ def loader(
             yield batch
     finally:
         del reader  # or the traceback of an error would keep the workers
+
+
+def worker_count(wanted: int) -> int:
+    """No more processes than cores: they would wait for each other, and torch would warn of it every time."""
+    return min(wanted, os.cpu_count() or 1)
 
 
 def _start(data: DataLoader) -> Iterator[TensorBatch | Exception]:
