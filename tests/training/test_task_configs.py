@@ -14,7 +14,7 @@ from mmaudio.training.config import TrainConfig
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
-@pytest.mark.parametrize("name", ["vae", "vocoder", "clip"])
+@pytest.mark.parametrize("name", ["vae", "vocoder", "clip", "sync"])
 def test_every_option_is_written_down_with_its_default(name):
     ConfigStore.instance().store("train_schema", TrainConfig)
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
