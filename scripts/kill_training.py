@@ -29,6 +29,7 @@ from mmaudio.stage.export import export
 ROOT = Path(__file__).resolve().parents[1]
 LONGEST_RUN = 600  # seconds
 START_UP = 8  # seconds, about
+WINDOWS = (1.0, 6.0)  # seconds of work before a kill, at most: extraction and training
 
 
 def command(name: str, steps: int) -> tuple[list[str], list[str]]:
@@ -66,10 +67,10 @@ def progress(folder: Path) -> int:
     return parts + (stats.read_bytes().count(b"\n") if stats.exists() else 0)
 
 
-def harass(words: list[str], folder: Path, kills: int, rng: random.Random, bar: tqdm) -> int:
+def harass(words: list[str], folder: Path, kills: int, window: float, rng: random.Random, bar: tqdm) -> int:
     """Kill it again and again, then let it finish; how often it could be killed before it had finished.
 
-    One time in four at a random moment of its start, else within a second after it wrote something.
+    One time in four at a random moment of its start, else within `window` seconds after it wrote something.
     """
     for killed in range(kills):
         process, before = start(words, folder), progress(folder)
@@ -78,7 +79,7 @@ def harass(words: list[str], folder: Path, kills: int, rng: random.Random, bar: 
         while process.poll() is None and time.monotonic() < deadline and progress(folder) == before:
             time.sleep(0.01)
         if patience == LONGEST_RUN:
-            time.sleep(rng.uniform(0, 1))
+            time.sleep(rng.uniform(0, window))
         if process.poll() is not None:
             return killed
         os.killpg(process.pid, signal.SIGKILL)
@@ -92,7 +93,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--clips", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     args = parser.parse_args()
     rng = random.Random(args.seed)
@@ -104,8 +105,8 @@ def main() -> int:
             finish(words, folder)
         shares = (args.kills // 2, args.kills - args.kills // 2)
         killed = sum(
-            harass(words, folder, share, rng, bar)
-            for words, share in zip(command("killed", args.steps), shares, strict=True)
+            harass(words, folder, share, window, rng, bar)
+            for words, share, window in zip(command("killed", args.steps), shares, WINDOWS, strict=True)
         )
         if killed < args.kills:
             problems.append(f"only {killed} kills before the work was done: give it more --clips or --steps")

@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from torch import Tensor
 from tqdm import tqdm
 
 from mmaudio.console import UsageError, error_line, expected_errors, log
@@ -73,7 +74,8 @@ def run(args: argparse.Namespace) -> Path:
 
     with bar:
         averaged = synthesize(snapshots, args.sigma_rel, args.step, args.correction, progress)
-    state, metadata = merged_state(averaged), snapshots[-1].metadata
+    metadata = snapshots[-1].metadata
+    state = official(averaged, metadata.get("part", "network"))
     if args.variant:
         variant = get_variant(args.variant)
         check_network(variant, state, args.run)
@@ -86,6 +88,19 @@ def run(args: argparse.Namespace) -> Path:
     about = {"sigma_rel": f"{args.sigma_rel:g}", "step": str(step)}
     save_safetensors(args.output, state, metadata | about)
     return args.output
+
+
+def official(state: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    """The averaged tensors in the layout of the part's own file, as the training writes them."""
+    if part == "clip":
+        from mmaudio.training.tasks.clip import open_clip_state
+
+        return open_clip_state(state)
+    if part == "sync":
+        from mmaudio.training.tasks.sync import official_state
+
+        return official_state(state)
+    return merged_state(state)
 
 
 def snapshot_folder(run: Path) -> Path:

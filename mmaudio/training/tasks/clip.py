@@ -66,10 +66,15 @@ def build(config: TrainConfig, device: torch.device) -> Task:
         validation=validation,
         file_name=variant.files.clip.local_names[0],
         metadata=metadata(variant, PART, variant.clip),
-        export=lambda state: state | {"logit_scale": state["logit_scale"].view(())},
+        export=open_clip_state,
         blocks=lambda network: (*network.visual.transformer.resblocks, *network.transformer.resblocks),
         can_accumulate=False,
     )
+
+
+def open_clip_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The network's state as open_clip has it: its temperature is a scalar."""
+    return state | {"logit_scale": state["logit_scale"].view(())}
 
 
 def captioned(clips: MediaClips) -> MediaClips:
