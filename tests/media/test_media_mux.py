@@ -31,7 +31,8 @@ SOURCES = {
 
 def make(folder, name):
     options = dict(SOURCES[name])
-    path = folder / name
+    path = folder / "mux" / name  # other tests have clips of these names, too
+    path.parent.mkdir(exist_ok=True)
     return path if path.exists() else write_video(path, options.pop("times", cfr(COUNT, 24)), size=(64, 64), **options)
 
 

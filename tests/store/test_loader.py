@@ -129,6 +129,7 @@ def test_workers_outlive_a_signal_to_the_whole_group():
 
 
 def test_a_killed_worker_is_told_where_its_batch_is_waited_for():
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a plain DataLoader of an earlier test may have left torch's
     batches, got = loader(Source(seconds=0.01), endless(), 1), []
     got.append(next(batches))
     (child,) = multiprocessing.active_children()

@@ -112,9 +112,9 @@ def one_rank(rank: int, folder: str) -> None:
 
 def test_two_ranks_learn_what_one_does(tmp_path):
     batch, towers = toy_batch(CAPTIONS), Towers()
-    loss = clip.contrastive_loss(Nets(towers), batch, draw(batch)).total  # open_clip is imported before the fork
+    loss = clip.contrastive_loss(Nets(towers), batch, draw(batch)).total
     loss.backward()
-    torch.multiprocessing.start_processes(one_rank, (str(tmp_path),), nprocs=2, start_method="fork")
+    torch.multiprocessing.start_processes(one_rank, (str(tmp_path),), nprocs=2, start_method="spawn")
     for rank in range(2):
         numbers = torch.load(tmp_path / f"{rank}.pt")
         for found, expected in zip(numbers, [loss.detach(), *(p.grad for p in towers.parameters())], strict=True):
