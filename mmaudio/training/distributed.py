@@ -71,10 +71,16 @@ def ranks(device: str | None, timeout: float, strategy: str = "ddp"):
     A collective that waits longer than `timeout` seconds fails, and so does one whose partner died.
 
     Raises:
+        ValueError: no such device.
         RankError: inside the block, in place of the backend's own errors.
     """
     world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise ValueError(f"unknown device {device!r}: expected cuda, cuda:1 or cpu") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {device} cannot be used: PyTorch finds no GPU here; leave it out, or device=cpu")
     if chosen.type == "cuda":
         if chosen.index is None:
             chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))

@@ -158,6 +158,7 @@ def forget_an_id(store: Path) -> None:
         (None, {"task": {"name": "flow", "dorp": 0.1}}, "dorp"),
         (None, {"task": {"name": "vae"}, "lora": LoRAConfig(rank=2)}, "lora is for task flow"),
         (None, {"batch_size": 3, "accumulation": 2}, "batch_size 3 cannot be shared by 1 ranks x 2"),
+        (None, {"device": "gpu"}, "unknown device 'gpu'"),
         (None, {"precision": "fp8"}, "precision must be auto, bf16 or fp32"),
         (None, {"strategy": "pipeline"}, "strategy must be one of ddp, fsdp"),
         (None, {"preview": PreviewConfig(videos=["none.mp4"])}, "preview video none.mp4 does not exist"),
@@ -176,6 +177,12 @@ def test_bad_settings_and_stores_are_one_line(settings, tmp_path, capsys, damage
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     assert re.search(message, line), line
     assert not list((tmp_path / "output").rglob("*.safetensors"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(settings, capsys):
+    assert run(settings("nowhere", device="cuda")) == 2
+    assert "error: device cuda cannot be used" in capsys.readouterr().err
 
 
 def test_another_codec_is_refused(settings, tmp_path, capsys):
