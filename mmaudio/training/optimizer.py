@@ -40,5 +40,5 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig, mixed_precision:
         betas=tuple(config.betas),
         eps=1e-6 if mixed_precision else 1e-8,
         weight_decay=config.weight_decay,
-        fused=all(p.is_cuda for p in parameters),
+        fused=all(p.device.type in ("cuda", "cpu") for p in parameters),
     )
