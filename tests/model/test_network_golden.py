@@ -144,9 +144,7 @@ def test_loss_and_gradients(kit, case_id):
     no_text = ~x["text_exist"] | x["null_text"]
     x1 = network.normalize(x["a_mean"] + x["a_std"] * x["eps"])
     xt = flow.interpolate(x["x0"], x1, x["t"])
-    v = network(
-        xt, x["t"], x["clip"], x["sync"], x["text"], spec, no_clip=no_video, no_sync=no_video, no_text=no_text
-    )
+    v = network(xt, x["t"], x["clip"], x["sync"], x["text"], spec, no_clip=no_video, no_sync=no_video, no_text=no_text)
     per_sample = flow.loss(v, x["x0"], x1)
     loss = per_sample.mean()
     loss.backward()
