@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -32,27 +33,20 @@ def run(config: TrainConfig) -> int:
     """Train; the exit code. Whatever a user can mend is one line on stderr."""
     from mmaudio.data.manifest import ManifestError
     from mmaudio.data.preparation import ClipError
-    from mmaudio.data.store import StoreError
     from mmaudio.training.checkpoint import CheckpointError
     from mmaudio.training.distributed import RankError, ranks
     from mmaudio.training.loop import TrainingError
 
-    known = (*expected_errors(), ManifestError, ClipError, StoreError, CheckpointError, TrainingError)
+    known = (*expected_errors(), ManifestError, ClipError, CheckpointError, TrainingError)
+    who = f"[rank {os.environ['RANK']}] " if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ""
     try:
         with ranks(config.device, config.timeout, config.strategy) as here:
-            try:
-                return train_here(config, here)
-            except known as error:
-                if here.world > 1 and isinstance(error, OSError | ValueError):
-                    log(f"[rank {here.rank}] {error_line(error)}")
-                elif here.is_main or here.world == 1:
-                    log(error_line(error))
-                return USAGE_ERROR
+            return train_here(config, here)
     except RankError as error:
-        log(error_line(error))
+        log(who + error_line(error))
         return LOST_RANK
     except known as error:
-        log(error_line(error))
+        log(who + error_line(error))
         return USAGE_ERROR
 
 
