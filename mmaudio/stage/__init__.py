@@ -1,29 +1,29 @@
 """The Foley Stage: a simulated audio-visual world with exact ground truth.
 
-Objects fall, bounce and are struck; the picture and the sound come from the same contacts. `render_clip(seed)` makes
-one clip, `python -m mmaudio.stage` previews and exports clips as files.
+Things fall, strike, roll, drip, tick and burn; the picture and the sound come from the same events. `render_clip(seed)`
+makes one clip, `python -m mmaudio.stage` previews and exports clips as files.
 """
 
-from .captions import ACTION_WORDS, caption
-from .clip import SPLITS, StageClip, render_clip, split_seeds
-from .materials import FLOORS, MATERIALS, SHAPES
-from .scene import FAMILIES, STAGE_VERSION, Event, Scene, body_pose, make_scene, stick_pose
+from .clip import StageClip, render_clip
+from .director import SPLITS, make_scene, split_seeds
+from .families import FAMILIES
+from .materials import HELD_OUT, MATERIALS, SURFACES
+from .scene import KINDS, STAGE_VERSION, Event, Scene
+from .words import Captions
 
 __all__ = [
-    "ACTION_WORDS",
     "FAMILIES",
-    "FLOORS",
+    "HELD_OUT",
+    "KINDS",
     "MATERIALS",
-    "SHAPES",
     "SPLITS",
     "STAGE_VERSION",
+    "SURFACES",
+    "Captions",
     "Event",
     "Scene",
     "StageClip",
-    "body_pose",
-    "caption",
     "make_scene",
     "render_clip",
     "split_seeds",
-    "stick_pose",
 ]

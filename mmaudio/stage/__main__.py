@@ -4,7 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from .clip import SPLITS, render_clip, split_seeds
+from .clip import render_clip
+from .director import SPLITS, split_seeds
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .captions import caption
+from .director import SPLITS, make_scene
 from .picture import render_video
-from .scene import Event, Scene, generator, make_scene, recast
-from .sound import render_audio
+from .scene import Event, Scene, generator
+from .sound import mix, render_stems
+from .words import Captions, captions, one_of
 
-SPLITS = {"train": (0, 1_000_000), "val": (1_000_000, 1_010_000), "test": (2_000_000, 2_010_000)}
 MIN_DURATION = 1.0  # seconds
 
 
@@ -23,21 +23,15 @@ class StageClip:
     fps: float
     audio: np.ndarray
     sample_rate: int
-    events: tuple[Event, ...]  # audible contacts, sorted by time
-    caption: str
+    stems: dict[str, np.ndarray]  # one (N,) per source, and the room's noise; they add up to `audio`
+    events: tuple[Event, ...]  # all that sounds, by time
+    captions: Captions
+    caption: str  # one of them
+    negative: str  # a caption of other sounds: none of its kinds and materials is heard here
     family: str
+    kinds: tuple[str, ...]
     materials: tuple[str, ...]
     scene: Scene
-
-
-def split_seeds(split: str, count: int, start: int = 0) -> range:
-    """`count` seeds of a split, from its `start`-th on. Splits never share a seed."""
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
-    first, last = SPLITS[split]
-    if count < 0 or start < 0 or first + start + count > last:
-        raise ValueError(f"split {split!r} holds {last - first} clips: got start={start}, count={count}")
-    return range(first + start, first + start + count)
 
 
 def render_clip(
@@ -49,13 +43,15 @@ def render_clip(
     sample_rate: int = 16000,
     video: bool = True,
     audio: bool = True,
+    family: str | None = None,
     material: str | None = None,
 ) -> StageClip:
     """Render a clip: a pure function of its arguments and STAGE_VERSION.
 
-    Scene, events and caption depend on seed and duration alone. `size` is pixels, one number for a square or (height,
-    width). With `video=False` or `audio=False` that array is empty: (0, H, W, 3) or (0,). `material` makes all sounding
-    objects of it, also one that no scene has of its own accord (`materials.HELD_OUT`).
+    Scene, events and captions depend on seed, duration, family and material alone. `size` is pixels, one number for a
+    square or (height, width). With `video=False` or `audio=False` that array is empty: (0, H, W, 3) or (0,).
+    `family` plays this one alone. `material` makes all solid things of it, also one that no scene has of its own
+    accord (`materials.HELD_OUT`).
     """
     if seed < 0:
         raise ValueError(f"seed must not be negative: got {seed}")
@@ -68,12 +64,24 @@ def render_clip(
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 16 or max(height, width) > 4096:
         raise ValueError(f"size must be 16 to 4096 pixels: got {size}")
-    scene = make_scene(seed, float(duration))
-    if material is not None:
-        scene = recast(scene, material)
+    scene = make_scene(seed, float(duration), family, material)
     frames = render_video(scene, fps, (height, width)) if video else np.zeros((0, height, width, 3), np.uint8)
-    waveform = render_audio(scene, sample_rate) if audio else np.zeros(0, np.float32)
-    words = caption(scene, generator(seed, "caption"))
+    stems = render_stems(scene, sample_rate) if audio else {}
+    waveform = mix(stems) if audio else np.zeros(0, np.float32)
+    rng = generator(seed, "caption")
+    words = captions(scene, rng)
     return StageClip(
-        seed, frames, fps, waveform, sample_rate, scene.events, words, scene.family, scene.materials, scene
-    )
+        seed, frames, fps, waveform, sample_rate, stems, scene.events, words, one_of(words, rng), _negative(scene),
+        scene.family, scene.kinds, scene.materials, scene,
+    )  # fmt: skip
+
+
+def _negative(scene: Scene) -> str:
+    """The caption of a training scene that shares neither kind nor material with this one."""
+    rng = generator(scene.seed, "negative")
+    first, last = SPLITS["train"]
+    for _ in range(100):
+        other = make_scene(int(rng.integers(first, last)), scene.duration)
+        if other.acts and not set(other.kinds) & set(scene.kinds) and not set(other.materials) & set(scene.materials):
+            return captions(other, rng).sentence
+    return "nothing makes a sound"

@@ -27,6 +27,10 @@ FINISHES = {
     "rubber": Finish(0.55, 0.50, 0.03, 4),
     "ceramic": Finish(0.66, 0.40, 0.85, 60),
     "plastic": Finish(0.52, 0.55, 0.40, 16),
+    "cardboard": Finish(0.60, 0.50, 0.0, 4),
+    "bamboo": Finish(0.55, 0.55, 0.20, 12),
+    "leather": Finish(0.45, 0.50, 0.15, 8),
+    "bronze": Finish(0.35, 0.45, 0.70, 20, mirror=0.45),
     "stone": Finish(0.50, 0.55, 0.04, 4),
 }
 
@@ -85,6 +89,27 @@ def material_texture(material: str, rng: np.random.Generator) -> np.ndarray:
         glaze = colour(rng, (0.55, 0.68), (0.6, 0.9), (0.35, 0.7))
         band = (np.abs(y - rng.uniform(0.3, 0.6)) < 0.06) if rng.random() < 0.5 else np.zeros_like(y, bool)
         return np.where(band[..., None], glaze, base * (1 + 0.02 * noise)[..., None]).astype(np.float32)
+    if material == "cardboard":  # brown, with flutes and a strip of tape
+        base = colour(rng, (0.07, 0.09), (0.35, 0.5), (0.6, 0.75))
+        flutes = np.sin(2 * np.pi * 12 * x) * 0.06
+        tape = (np.abs(y - 0.5) < 0.07)[..., None]
+        return np.where(tape, base * 1.25, base * (1 + flutes + 0.03 * noise)[..., None]).astype(np.float32)
+    if material == "bamboo":  # greenish yellow, with dark nodes across
+        base = colour(rng, (0.14, 0.20), (0.45, 0.7), (0.6, 0.85))
+        node = np.abs((y * 3 + rng.uniform(0, 1)) % 1 - 0.5) < 0.06
+        grain = 0.06 * np.sin(2 * np.pi * 20 * x)
+        return (base * (1 + grain - 0.45 * node)[..., None]).astype(np.float32)
+    if material == "leather":  # dark red-brown, creased, with light stitches
+        base = colour(rng, (0.0, 0.05), (0.6, 0.85), (0.3, 0.5))
+        stitch = (np.abs(x - 0.5) < 0.03) & (np.sin(2 * np.pi * 10 * y) > 0)
+        return (base * (1 + 0.25 * noise)[..., None] + 0.5 * stitch[..., None]).astype(np.float32)
+    if material == "bronze":  # dull gold with green patina
+        base, patina = (
+            colour(rng, (0.09, 0.12), (0.6, 0.8), (0.5, 0.7)),
+            colour(rng, (0.42, 0.48), (0.3, 0.5), (0.4, 0.6)),
+        )
+        spots = np.clip(noise * 1.5 - 0.3, 0, 1)[..., None]
+        return (base * (1 - spots) + patina * spots).astype(np.float32)
     if material == "stone":
         speckles = value_noise(rng, at * 2 - 0.5, at * 2 - 0.5, 48) > 0.25
         base = colour(rng, (0.05, 0.65), (0.0, 0.12), (0.35, 0.6))
@@ -102,8 +127,10 @@ def shrink(texture: np.ndarray, pixels: float) -> np.ndarray:
     return np.ascontiguousarray(texture.reshape(texels, factor, texels, factor, 3).mean((1, 3)))
 
 
-def wall(rng: np.random.Generator, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
-    """The background behind the floor (len(ys), len(xs), 3)."""
+def wall(rng: np.random.Generator, xs: np.ndarray, ys: np.ndarray, place: str = "room") -> np.ndarray:
+    """The background behind the floor (len(ys), len(xs), 3): a wall, or a sky."""
+    if place != "room":
+        return _sky(rng, xs, ys)
     one, two = (colour(rng, saturation=(0, 0.6), value=(0.15, 0.95)) for _ in range(2))
     x, y = xs[None, :], ys[:, None]
     kind = rng.choice(["gradient", "clouds", "photo", "stripes", "checker"], p=[0.2, 0.25, 0.25, 0.15, 0.15])
@@ -128,17 +155,28 @@ def wall(rng: np.random.Generator, xs: np.ndarray, ys: np.ndarray) -> np.ndarray
     return (one * (1 - mix) + two * mix).astype(np.float32)
 
 
+def _sky(rng: np.random.Generator, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
+    high, low = colour(rng, (0.54, 0.64), (0.2, 0.7), (0.5, 0.95)), colour(rng, (0.05, 0.62), (0.05, 0.3), (0.7, 0.98))
+    mix = np.clip(ys[:, None] * 1.4 + 0.0 * xs[None, :], 0, 1)
+    cover = np.clip(clouds(rng, xs, ys, int(rng.integers(3, 7))) + rng.uniform(-0.6, 0.4), 0, 1) * 0.7
+    sky = high * (1 - mix[..., None]) + low * mix[..., None]
+    return (sky + cover[..., None] * (rng.uniform(0.7, 1.0) - sky)).astype(np.float32)
+
+
 def ground(rng: np.random.Generator, floor: str, horizon: float, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
     """The floor in simple perspective (len(ys), len(xs), 3); rows above the horizon repeat the first one."""
     depth = np.maximum(ys - horizon, 0.004)[:, None]
     across = (xs[None, :] - 0.5) / (depth + 0.35)  # position on the floor plane
     along = 0.35 / (depth + 0.12)
     fine = clouds(rng, xs, ys * 1.5, 24, 2)
-    if floor == "wood":
+    if floor == "lawn":
+        base = colour(rng, (0.22, 0.36), (0.4, 0.8), (0.25, 0.6))
+        shade = 0.25 * clouds(rng, xs, ys, 64, 1) + 0.1 * fine
+    elif floor == "wood":
         base = colour(rng, (0.06, 0.1), (0.35, 0.65), (0.4, 0.75))
         plank = np.floor(across * rng.uniform(4, 7))
         shade = 0.1 * np.sin(plank * 12.9) + 0.06 * np.sin(40 * across + 3 * fine) + 0.04 * fine
-    elif floor == "stone":
+    elif floor in ("stone", "concrete"):
         base = colour(rng, (0, 1), (0, 0.12), (0.35, 0.7))
         shade = 0.14 * fine + 0.10 * clouds(rng, xs, ys, 12, 2)
     elif floor == "tile":

@@ -54,6 +54,26 @@ TABLE = {
         base_hz=300.0, ratios=(1, 1.38, 2.15, 2.9, 4.3, 5.7, 7.9), t60=0.13, damping_tilt=0.45, rolloff=0.7,
         contact_hz=1700.0, click=0.65, click_seconds=0.009, squash=0.08, sound_word="clacking",
     ),
+    "cardboard": Material(
+        adjective="cardboard", restitution=0.42,
+        base_hz=230.0, ratios=(1, 1.47, 2.2, 3.1, 4.4), t60=0.05, damping_tilt=0.1, rolloff=0.5,
+        contact_hz=1500.0, click=1.30, click_seconds=0.022, squash=0.06, sound_word="thudding",
+    ),
+    "bamboo": Material(
+        adjective="bamboo", restitution=0.58,
+        base_hz=820.0, ratios=(1, 2.92, 5.4), t60=0.26, damping_tilt=1.2, rolloff=1.6,
+        contact_hz=3200.0, click=0.15, click_seconds=0.003, squash=0.02, sound_word="tocking",
+    ),
+    "leather": Material(
+        adjective="leather", restitution=0.62,
+        base_hz=85.0, ratios=(1, 1.6, 2.3), t60=0.16, damping_tilt=0.5, rolloff=1.5,
+        contact_hz=380.0, click=0.60, click_seconds=0.015, squash=0.16, sound_word="thudding",
+    ),
+    "bronze": Material(
+        adjective="bronze", restitution=0.50,
+        base_hz=330.0, ratios=(0.5, 1, 1.2, 1.5, 2.0, 2.5, 2.66, 3.0, 4.0, 5.3), t60=2.6, damping_tilt=0.8,
+        rolloff=0.5, contact_hz=3600.0, click=0.12, click_seconds=0.003, squash=0.01, sound_word="chiming",
+    ),
     "stone": Material(
         adjective="stone", restitution=0.40,
         base_hz=2300.0, ratios=(1, 1.83, 2.71, 3.3), t60=0.06, damping_tilt=0.2, rolloff=0.4,
@@ -62,6 +82,14 @@ TABLE = {
 }  # fmt: skip
 HELD_OUT = ("stone",)  # never in a scene of its own accord, so something is left that models have not learned
 MATERIALS = tuple(name for name in TABLE if name not in HELD_OUT)
+SURFACES = ("gravel", "snow", "grass")  # of the ground, under feet only
+# (family, material): never together but in the split test_hard, which has nothing else.
+HELD_OUT_PAIRS = frozenset(
+    {
+        ("drop", "glass"), ("drop", "leather"), ("strike", "plastic"), ("strike", "bronze"), ("collide", "wood"),
+        ("collide", "ceramic"), ("roll", "metal"), ("roll", "bamboo"), ("footsteps", "snow"), ("bell", "glass"),
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -81,6 +109,13 @@ FLOORS = {
     "stone": Floor("a stone floor", 1.0, 1.0, 210.0, 0.05, 0.12),
     "tile": Floor("a tiled floor", 1.0, 1.1, 330.0, 0.06, 0.15),
     "carpet": Floor("a carpet", 0.80, 0.40, 75.0, 0.08, 0.40),
+    "concrete": Floor("concrete", 1.0, 1.0, 180.0, 0.05, 0.15),
+    "lawn": Floor("a lawn", 0.70, 0.35, 65.0, 0.07, 0.35),
+}
+FLOORS_OF = {
+    "room": ("wood", "stone", "tile", "carpet"),
+    "outdoors": ("stone", "concrete", "lawn"),
+    "night": ("stone", "concrete", "lawn"),
 }
 
 # Caption nouns of each shape; the first one is the plain word.

@@ -1,16 +1,12 @@
-"""The picture of a scene: a static set seen by a slightly restless camera, with the moving things drawn on top.
-
-Edges are anti-aliased analytically (coverage from signed distance), so motion of a fraction of a pixel shows.
-"""
+"""The picture of a scene: a static set seen by a slightly restless camera, with the moving things drawn on top."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from .look import FINISHES, Finish, clouds, colour, ground, material_texture, shrink, wall
-from .materials import STICK_HEAD_RADIUS
-from .scene import Body, Pose, Scene, body_pose, generator, stick_pose
-from .shapes import distance, reach
+from .canvas import Canvas, View
+from .look import clouds, colour, ground, wall
+from .scene import Light, Look, Scene, generator
 
 MARGIN = 0.14  # of the picture's extent, kept around it for camera motion
 
@@ -18,60 +14,33 @@ MARGIN = 0.14  # of the picture's extent, kept around it for camera motion
 def render_video(scene: Scene, fps: float = 25, size: tuple[int, int] = (112, 112)) -> np.ndarray:
     """Frames (T, H, W, 3) uint8 with T = round(duration * fps); frame k shows time k / fps."""
     height, width = size
-    rng = generator(scene.seed, "look")
-    camera = _Camera.random(rng)
-    light = _Light.random(rng)
-    surfaces = [material_texture(body.material, rng) for body in scene.bodies + scene.bystanders]
-    stick_colours = colour(rng, (0.06, 0.1), (0.2, 0.6), (0.65, 1.0)), colour(rng, value=(0.1, 0.9))
-    distractors = _Distractors.random(rng, scene.horizon)
-    lens = _Lens.random(rng)
-
     unit = min(height, width)
-    things = [
-        _Thing(body, texture, light, unit)
-        for body, texture in zip(scene.bodies + scene.bystanders, surfaces, strict=True)
+    rng = generator(scene.seed, "look")
+    camera, light = _Camera.random(rng), random_light(rng)
+    distractors, lens = _Distractors.random(rng, scene.setting.horizon), _Lens.random(rng)
+    things = [thing for act in scene.acts for thing in act.things]
+    painters = [
+        thing.painter(Look(generator(scene.seed, "thing", index), light, unit, scene.setting.horizon))
+        for index, thing in enumerate((*scene.bystanders, *things))
     ]
-    movers = sorted(things[: len(scene.bodies)], key=lambda thing: thing.body.ground)
-    backdrop = _backdrop(scene, rng, light, things[len(scene.bodies) :], height, width, unit)
+    standing, moving = painters[: len(scene.bystanders)], painters[len(scene.bystanders) :]
+    moving = [moving[i] for i in sorted(range(len(things)), key=lambda i: things[i].depth)]
+    backdrop = _backdrop(scene, rng, light, standing, height, width, unit)
     film = _Film(lens, generator(scene.seed, "noise"), height, width)
 
     frames = np.empty((round(scene.duration * fps), height, width, 3), np.uint8)
     for k in range(len(frames)):
         time = k / fps
         zoom, pan_x, pan_y = camera.at(time)
-        view = _View(unit * zoom, width / 2 + (pan_x - 0.5 * zoom) * unit, height / 2 + (pan_y - 0.5 * zoom) * unit)
-        image = _crop(backdrop, view, unit, height, width)
-        distractors.draw(image, view, time)
-        poses = [body_pose(thing.body, time) for thing in movers]
-        for thing, pose in zip(movers, poses, strict=True):
-            thing.draw_shadow(image, view, pose)
-        for thing, pose in zip(movers, poses, strict=True):
-            thing.draw(image, view, pose)
-        if scene.stick:
-            _draw_stick(image, view, stick_pose(scene.stick, time), stick_colours, scene.stick.side)
-        frames[k] = film.develop(image, k, time)
+        view = View(unit * zoom, width / 2 + (pan_x - 0.5 * zoom) * unit, height / 2 + (pan_y - 0.5 * zoom) * unit)
+        canvas = Canvas(_crop(backdrop, view, unit, height, width), view)
+        distractors.draw(canvas, time)
+        for painter in moving:
+            painter.shadow(canvas, time)
+        for painter in moving:
+            painter.draw(canvas, time)
+        frames[k] = film.develop(canvas.image, k, time)
     return frames
-
-
-@dataclass(frozen=True)
-class _View:
-    """Stage to pixels: pixel = origin + scale * stage."""
-
-    scale: float
-    x: float
-    y: float
-
-    def patch(self, image: np.ndarray, x0: float, y0: float, x1: float, y1: float):
-        """The pixels of a stage rectangle: (view into image, stage x (1, w), stage y (h, 1)), or None outside."""
-        left, right = int(self.x + self.scale * x0) - 1, int(self.x + self.scale * x1) + 3
-        top, bottom = int(self.y + self.scale * y0) - 1, int(self.y + self.scale * y1) + 3
-        left, top = max(left, 0), max(top, 0)
-        right, bottom = min(right, image.shape[1]), min(bottom, image.shape[0])
-        if left >= right or top >= bottom:
-            return None
-        xs = (np.arange(left, right, dtype=np.float32) + np.float32(0.5 - self.x)) / np.float32(self.scale)
-        ys = (np.arange(top, bottom, dtype=np.float32) + np.float32(0.5 - self.y)) / np.float32(self.scale)
-        return image[top:bottom, left:right], xs[None, :], ys[:, None]
 
 
 @dataclass(frozen=True)
@@ -98,109 +67,11 @@ class _Camera:
         return self.zoom[0] + self.zoom[1] * min(time, 12.0), float(pan[0]), float(pan[1])
 
 
-@dataclass(frozen=True)
-class _Light:
-    direction: np.ndarray  # (3,), unit length: x right, y down, z towards the camera
-    tint: np.ndarray  # (3,)
-
-    @classmethod
-    def random(cls, rng: np.random.Generator) -> "_Light":
-        direction = np.array([rng.uniform(-0.8, 0.8), rng.uniform(-1.0, -0.5), rng.uniform(0.4, 0.9)])
-        tint = np.array([1.0, 1.0, 1.0]) + rng.uniform(-0.08, 0.08, 3)
-        unit = direction / np.linalg.norm(direction)
-        return cls(unit.astype(np.float32), (tint * rng.uniform(0.85, 1.1)).astype(np.float32))
-
-
-class _Thing:
-    """An object with its surface; draws itself and its shadow into an image."""
-
-    def __init__(self, body: Body, texture: np.ndarray, light: _Light, unit: int):
-        self.body, self.light = body, light
-        self.finish: Finish = FINISHES[body.material]
-        self.extent = max(body.aspect, 1.0)
-        self.reach = reach(body.shape, body.aspect)
-        self.texture = shrink(texture, 2 * self.extent * body.size * unit) * light.tint
-        half = light.direction + np.array([0, 0, 1], np.float32)
-        self.half = half / np.linalg.norm(half)
-
-    def draw_shadow(self, image: np.ndarray, view: _View, pose: Pose) -> None:
-        """A soft ellipse on the floor: wide and faint while the object is high, dark where it touches."""
-        body = self.body
-        lifted = max(body.ground - pose.bottom, 0.0)
-        wide = body.size * min(body.aspect, 1.6) * (0.95 + 0.8 * lifted)
-        x = pose.x - 0.25 * self.light.direction[0] * lifted
-        found = view.patch(image, x - 1.5 * wide, body.ground - 0.5 * wide, x + 1.5 * wide, body.ground + 0.5 * wide)
-        if found is None:
-            return
-        patch, xs, ys = found
-        square = ((xs - x) / wide) ** 2 + ((ys - body.ground) / (0.3 * wide)) ** 2
-        darkness = 0.65 / (1 + 5 * lifted)
-        patch *= 1 - darkness * np.clip(1.35 - square, 0, 1)[..., None]
-
-    def draw(self, image: np.ndarray, view: _View, pose: Pose) -> None:
-        body, finish = self.body, self.finish
-        radius = body.size * self.reach * 1.05
-        found = view.patch(image, pose.x - radius, pose.y - radius, pose.x + radius, pose.y + radius)
-        if found is None:
-            return
-        patch, xs, ys = found
-        wide = (xs - pose.x) * np.float32(pose.squash**0.5 / body.size)
-        down = (ys - pose.y) / np.float32(body.size * pose.squash)
-        c, s = np.float32(np.cos(pose.angle)), np.float32(np.sin(pose.angle))
-        x, y = c * wide + s * down, c * down - s * wide
-        cover = np.clip(0.5 - distance(body.shape, body.aspect, x, y) * np.float32(body.size * view.scale), 0, 1)
-        nx, ny = self._slope(x, y, c, s, wide, down)
-        flat = np.minimum(nx * nx + ny * ny, 1)
-        nz = np.sqrt(1 - flat)
-        lx, ly, lz = self.light.direction
-        lit = finish.ambient + finish.diffuse * np.maximum(nx * lx + ny * ly + nz * lz, 0)
-        if finish.mirror:  # a reflected horizon: bright sky above, dark band, lit floor below
-            lit = lit + finish.mirror * (0.15 - 0.55 * np.exp(-(((ny - 0.15) / 0.22) ** 2)) - 0.45 * ny * (ny < 0.15))
-        hx, hy, hz = self.half
-        shine = finish.specular * np.maximum(nx * hx + ny * hy + nz * hz, 0) ** finish.sharpness
-        texels = len(self.texture)
-        scale = texels / (2 * self.extent)
-        u = np.clip((x + self.extent) * scale, 0, texels - 1).astype(np.intp)
-        v = np.clip((y + self.extent) * scale, 0, texels - 1).astype(np.intp)
-        shown = self.texture[v, u] * lit[..., None] + shine[..., None]
-        if finish.opacity < 1:
-            rim = np.maximum(flat**1.5, 0.0)
-            cover = cover * np.clip(finish.opacity + (0.9 - finish.opacity) * rim + shine, 0, 1)
-        patch += cover[..., None] * (shown - patch)
-
-    def _slope(self, x, y, c, s, wide, down):
-        """x and y of the surface normal on screen: a sphere, a bevelled block, or an upright vessel."""
-        if self.body.shape == "ball":
-            return wide, down
-        across = np.clip(x / self.body.aspect, -1, 1)
-        if self.body.shape == "block":
-            nx, ny = 0.8 * across**5, 0.8 * np.clip(y, -1, 1) ** 5
-        else:
-            nx, ny = 0.92 * across, 0.35 * np.clip(y, -1, 1) ** 3 + 0.05
-        return c * nx - s * ny, s * nx + c * ny
-
-
-def _draw_stick(image, view: _View, pose, colours, side: int) -> None:
-    head_x, head_y, hand_x, hand_y = pose
-    wood, sleeve = colours
-    _capsule(image, view, head_x, head_y, hand_x, hand_y, 0.014, wood)
-    _capsule(image, view, hand_x, hand_y, hand_x + side * 0.9, hand_y - 0.12, 0.04, sleeve)
-    _capsule(image, view, head_x, head_y, head_x, head_y, STICK_HEAD_RADIUS, wood * 1.1)
-
-
-def _capsule(image, view: _View, x0, y0, x1, y1, radius: float, paint: np.ndarray) -> None:
-    """A thick line from (x0, y0) to (x1, y1) with round ends, lit from above."""
-    found = view.patch(image, min(x0, x1) - radius, min(y0, y1) - radius, max(x0, x1) + radius, max(y0, y1) + radius)
-    if found is None:
-        return
-    patch, xs, ys = found
-    dx, dy = np.float32(x1 - x0), np.float32(y1 - y0)
-    px, py = xs - np.float32(x0), ys - np.float32(y0)
-    along = np.clip((px * dx + py * dy) / max(dx * dx + dy * dy, np.float32(1e-9)), 0, 1)
-    off_x, off_y = px - along * dx, py - along * dy
-    cover = np.clip(0.5 + (radius - np.hypot(off_x, off_y)) * np.float32(view.scale), 0, 1)
-    shade = 0.85 - 0.3 * np.clip(off_y / radius, -1, 1)
-    patch += cover[..., None] * (paint * shade[..., None] - patch)
+def random_light(rng: np.random.Generator) -> Light:
+    direction = np.array([rng.uniform(-0.8, 0.8), rng.uniform(-1.0, -0.5), rng.uniform(0.4, 0.9)])
+    tint = np.array([1.0, 1.0, 1.0]) + rng.uniform(-0.08, 0.08, 3)
+    unit = direction / np.linalg.norm(direction)
+    return Light(unit.astype(np.float32), (tint * rng.uniform(0.85, 1.1)).astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -219,37 +90,34 @@ class _Distractors:
             blobs.append((rng.uniform(low, high), colour(rng, saturation=(0, 0.7), value=(0.1, 0.9))))
         return cls(tuple(blobs))
 
-    def draw(self, image: np.ndarray, view: _View, time: float) -> None:
+    def draw(self, canvas: Canvas, time: float) -> None:
         for (x0, y0, radius, speed, swing, hertz, phase, opacity), paint in self.blobs:
             x = (x0 + speed * time + 0.3) % 1.6 - 0.3
             y = y0 + swing * np.sin(2 * np.pi * hertz * time + phase)
-            found = view.patch(image, x - radius, y - radius, x + radius, y + radius)
-            if found is None:
-                continue
-            patch, xs, ys = found
-            cover = np.clip(2.5 * (1 - np.hypot(xs - np.float32(x), ys - np.float32(y)) / radius), 0, 1) * opacity
-            patch += cover[..., None].astype(np.float32) * (paint - patch)
+            canvas.disc(x, y, radius, paint, opacity, softness=0.4)
 
 
-def _backdrop(scene: Scene, rng, light: _Light, bystanders, height: int, width: int, unit: int) -> np.ndarray:
+def _backdrop(scene: Scene, rng, light: Light, standing, height: int, width: int, unit: int) -> np.ndarray:
     """The still set on a canvas larger than the picture (H', W', 3)."""
+    setting = scene.setting
     tall, broad = round(height * (1 + 2 * MARGIN)), round(width * (1 + 2 * MARGIN))
     ys = ((np.arange(tall) + 0.5 - tall / 2) / unit + 0.5).astype(np.float32)
     xs = ((np.arange(broad) + 0.5 - broad / 2) / unit + 0.5).astype(np.float32)
-    share = np.clip((ys - scene.horizon) * unit + 0.5, 0, 1)[:, None, None]
-    canvas = wall(rng, xs, ys) * (1 - share) + ground(rng, scene.floor, scene.horizon, xs, ys) * share
+    share = np.clip((ys - setting.horizon) * unit + 0.5, 0, 1)[:, None, None]
+    behind = wall(rng, xs, ys, setting.place)
+    image = behind * (1 - share) + ground(rng, setting.floor, setting.horizon, xs, ys) * share
     fall_off = 1 + rng.uniform(-0.25, 0.25) * (xs[None, :] - 0.5) + rng.uniform(-0.2, 0.2) * (ys[:, None] - 0.5)
     shadows = 1 + rng.uniform(0, 0.15) * clouds(rng, xs, ys, 3, 2)
-    canvas = (canvas * (fall_off * shadows)[..., None] * light.tint).astype(np.float32)
-    view = _View(unit, broad / 2 - 0.5 * unit, tall / 2 - 0.5 * unit)
-    for thing in sorted(bystanders, key=lambda thing: thing.body.ground):
-        pose = body_pose(thing.body, 0.0)
-        thing.draw_shadow(canvas, view, pose)
-        thing.draw(canvas, view, pose)
-    return canvas
+    dark = 0.35 if setting.place == "night" else 1.0
+    image = (image * (dark * fall_off * shadows)[..., None] * light.tint).astype(np.float32)
+    canvas = Canvas(image, View(unit, broad / 2 - 0.5 * unit, tall / 2 - 0.5 * unit))
+    for painter in standing:
+        painter.shadow(canvas, 0.0)
+        painter.draw(canvas, 0.0)
+    return image
 
 
-def _crop(canvas: np.ndarray, view: _View, unit: int, height: int, width: int) -> np.ndarray:
+def _crop(canvas: np.ndarray, view: View, unit: int, height: int, width: int) -> np.ndarray:
     """What the camera sees of the canvas (H, W, 3), bilinear."""
     ratio = unit / view.scale
     y = (np.arange(height) + 0.5 - view.y) * ratio - 0.5 * unit + canvas.shape[0] / 2 - 0.5

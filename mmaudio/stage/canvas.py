@@ -1,0 +1,151 @@
+"""A picture to draw on in stage units. Edges are anti-aliased by coverage, so motion of a fraction of a pixel shows."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class View:
+    """Stage to pixels: pixel = origin + scale * stage."""
+
+    scale: float
+    x: float
+    y: float
+
+
+class Canvas:
+    """A float32 picture (H, W, 3), 0..1, seen through a view; every call draws over what is there."""
+
+    def __init__(self, image: np.ndarray, view: View):
+        self.image, self.view = image, view
+
+    @property
+    def pixel(self) -> float:
+        """Size of a pixel in stage units."""
+        return 1 / self.view.scale
+
+    def patch(self, x0: float, y0: float, x1: float, y1: float):
+        """The pixels of a stage rectangle: (part of the image, stage x (1, w), stage y (h, 1)), or None outside."""
+        view, image = self.view, self.image
+        left, right = int(view.x + view.scale * x0) - 1, int(view.x + view.scale * x1) + 3
+        top, bottom = int(view.y + view.scale * y0) - 1, int(view.y + view.scale * y1) + 3
+        left, top = max(left, 0), max(top, 0)
+        right, bottom = min(right, image.shape[1]), min(bottom, image.shape[0])
+        if left >= right or top >= bottom:
+            return None
+        xs = (np.arange(left, right, dtype=np.float32) + np.float32(0.5 - view.x)) / np.float32(view.scale)
+        ys = (np.arange(top, bottom, dtype=np.float32) + np.float32(0.5 - view.y)) / np.float32(view.scale)
+        return image[top:bottom, left:right], xs[None, :], ys[:, None]
+
+    def capsule(self, x0, y0, x1, y1, radius: float, paint: np.ndarray, opacity: float = 1.0) -> None:
+        """A thick line with round ends, lit from above; a disc where both ends are one."""
+        found = self.patch(min(x0, x1) - radius, min(y0, y1) - radius, max(x0, x1) + radius, max(y0, y1) + radius)
+        if found is None:
+            return
+        pixels, xs, ys = found
+        dx, dy = np.float32(x1 - x0), np.float32(y1 - y0)
+        px, py = xs - np.float32(x0), ys - np.float32(y0)
+        along = np.clip((px * dx + py * dy) / max(dx * dx + dy * dy, np.float32(1e-9)), 0, 1)
+        off_x, off_y = px - along * dx, py - along * dy
+        cover = np.clip(0.5 + (radius - np.hypot(off_x, off_y)) * np.float32(self.view.scale), 0, 1) * opacity
+        shade = 0.85 - 0.3 * np.clip(off_y / radius, -1, 1)
+        pixels += cover[..., None] * (paint * shade[..., None] - pixels)
+
+    def disc(self, x, y, radius: float, paint: np.ndarray, opacity: float = 1.0, softness: float = 0.0) -> None:
+        """A flat disc; `softness` (0..1) is the share of the radius over which it fades."""
+        found = self.patch(x - radius, y - radius, x + radius, y + radius)
+        if found is None:
+            return
+        pixels, xs, ys = found
+        edge = max(softness * radius, self.pixel)
+        away = np.hypot(xs - np.float32(x), ys - np.float32(y))
+        cover = np.clip(0.5 + (radius - 0.5 * softness * radius - away) / edge, 0, 1) * opacity
+        pixels += cover[..., None] * (paint - pixels)
+
+    def glow(self, x, y, radius: float, paint: np.ndarray, strength: float = 1.0) -> None:
+        """Light added around a point, falling to a tenth at `radius`."""
+        found = self.patch(x - 2 * radius, y - 2 * radius, x + 2 * radius, y + 2 * radius)
+        if found is None:
+            return
+        pixels, xs, ys = found
+        square = (xs - np.float32(x)) ** 2 + (ys - np.float32(y)) ** 2
+        pixels += (strength * np.exp(-2.3 * square / radius**2))[..., None] * paint
+
+    def polygon(self, points, paint: np.ndarray, opacity: float = 1.0) -> None:
+        """A flat convex polygon (P, 2), its corners in either order of going round."""
+        points = np.asarray(points, np.float32)
+        (x0, y0), (x1, y1) = points.min(0), points.max(0)
+        found = self.patch(float(x0), float(y0), float(x1), float(y1))
+        if found is None:
+            return
+        pixels, xs, ys = found
+        following = np.roll(points, -1, axis=0)
+        area = np.sum(points[:, 0] * following[:, 1] - following[:, 0] * points[:, 1])
+        inside = np.full((ys.shape[0], xs.shape[1]), np.inf, np.float32)
+        for (ax, ay), (bx, by) in zip(points, following, strict=True):
+            length = max(float(np.hypot(bx - ax, by - ay)), 1e-6)
+            side = ((bx - ax) * (ys - ay) - (by - ay) * (xs - ax)) / np.float32(length if area > 0 else -length)
+            inside = np.minimum(inside, side)
+        cover = np.clip(0.5 + inside * np.float32(self.view.scale), 0, 1) * opacity
+        pixels += cover[..., None] * (paint - pixels)
+
+    def streaks(self, x0, y0, x1, y1, width: float, paint: np.ndarray, opacity: float = 1.0) -> None:
+        """Many short thin lines at once: four arrays of ends (S,). Thinner than a pixel means fainter."""
+        view = self.view
+        px0, py0 = view.x + view.scale * np.asarray(x0), view.y + view.scale * np.asarray(y0)
+        px1, py1 = view.x + view.scale * np.asarray(x1), view.y + view.scale * np.asarray(y1)
+        reach = np.hypot(px1 - px0, py1 - py0)
+        count = max(int(np.ceil(reach.max(initial=0.0))) + 1, 1)
+        along = (np.arange(count) + 0.5) / count
+        px = (px0[:, None] + (px1 - px0)[:, None] * along).ravel()
+        py = (py0[:, None] + (py1 - py0)[:, None] * along).ravel()
+        dots = np.repeat(reach / count, count)  # pixels of line that a dot stands for
+        thick = width * view.scale
+        self._splat(px - 0.5, py - 0.5, np.minimum(dots, 1.0) * min(thick, 1.0) * opacity, paint, max(thick, 1.0))
+
+    def dots(self, x, y, radius: float, paint: np.ndarray, opacity: float = 1.0) -> None:
+        """Many small round specks at once: arrays of centres (S,). Smaller than a pixel means fainter."""
+        view = self.view
+        size = 2 * radius * view.scale
+        px, py = view.x + view.scale * np.asarray(x) - 0.5, view.y + view.scale * np.asarray(y) - 0.5
+        self._splat(px, py, np.full(len(px), min(size * size, 1.0) * opacity), paint, max(size, 1.0))
+
+    def _splat(self, px, py, weight, paint: np.ndarray, size: float) -> None:
+        """Cover the pixels around (px, py) bilinearly with `paint`; larger ones as squares of such points."""
+        image = self.image
+        height, width = image.shape[:2]
+        steps = int(np.ceil(size))
+        offsets = (np.arange(steps) - (steps - 1) / 2) * (size / steps)
+        cover = np.zeros(height * width, np.float32)
+        for oy in offsets:
+            for ox in offsets:
+                x, y = px + ox, py + oy
+                inside = (x >= 0) & (y >= 0) & (x < width - 1) & (y < height - 1)
+                x, y, w = x[inside], y[inside], weight[inside]
+                column, row = x.astype(np.intp), y.astype(np.intp)
+                right, down = x - column, y - row
+                at = row * width + column
+                for shift, share in (
+                    (0, (1 - right) * (1 - down)), (1, right * (1 - down)),
+                    (width, (1 - right) * down), (width + 1, right * down),
+                ):  # fmt: skip
+                    cover += np.bincount(at + shift, w * share, height * width)[: height * width].astype(np.float32)
+        rows = cover.reshape(height, width)
+        touched = np.nonzero(rows.any(axis=1))[0]
+        if len(touched):
+            band = slice(touched[0], touched[-1] + 1)
+            image[band] += np.minimum(rows[band], 1)[..., None] * (paint - image[band])
+
+    def shadow(self, x: float, ground: float, wide: float, darkness: float) -> None:
+        """A soft ellipse of half-width `wide` on the floor."""
+        found = self.patch(x - 1.5 * wide, ground - 0.5 * wide, x + 1.5 * wide, ground + 0.5 * wide)
+        if found is None:
+            return
+        pixels, xs, ys = found
+        square = ((xs - np.float32(x)) / wide) ** 2 + ((ys - np.float32(ground)) / (0.3 * wide)) ** 2
+        pixels *= 1 - darkness * np.clip(1.35 - square, 0, 1)[..., None].astype(np.float32)
+
+    def expose(self, gain: float, tint: np.ndarray | None = None) -> None:
+        """Make everything drawn so far brighter or darker."""
+        self.image *= np.float32(gain) if tint is None else (gain * tint).astype(np.float32)

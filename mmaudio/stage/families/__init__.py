@@ -1,0 +1,27 @@
+"""The families of scenes: each module makes one act from a random stream and a setting."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ..scene import Act, Setting
+from . import drop, strike
+
+
+@dataclass(frozen=True)
+class Family:
+    """How a family can be cast."""
+
+    make: Callable[[np.random.Generator, Setting], Act]
+    kinds: tuple[str, ...]  # of its events
+    places: tuple[str, ...] = ("room",)
+    solid: bool = False  # its events have materials that `Setting.pick` chooses
+    space: Literal["part", "whole", "around"] = "part"  # part: shares the stage; around: fills it beside any other
+
+
+FAMILIES: dict[str, Family] = {
+    "drop": Family(drop.make, ("bounce",), ("room", "room", "outdoors"), solid=True),
+    "strike": Family(strike.make, ("strike",), ("room", "room", "outdoors"), solid=True),
+}
