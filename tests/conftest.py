@@ -1,4 +1,7 @@
+import contextlib
 import os
+import resource
+import signal
 import sys
 from pathlib import Path
 
@@ -10,11 +13,9 @@ sys.path.insert(0, str(REFERENCE))
 
 
 def pytest_configure(config):
-    if "PYTEST_XDIST_WORKER" in os.environ:  # several workers: threads that share a core only wait for each other
-        os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the commands that tests start
-        torch.set_num_threads(1)
-    else:
-        torch.set_num_threads(min(2, os.cpu_count() or 1))
+    """One thread: at our sizes a second one only waits, and some tests compare bit by bit with other processes."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the commands that tests start
+    torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items):
@@ -31,3 +32,21 @@ def kit():
     from load import Kit
 
     return Kit(REFERENCE)
+
+
+@pytest.fixture(scope="session")
+def full_disk():
+    """`with full_disk(size)`: every file of this process stops at `size` bytes. Only around the write itself."""
+
+    @contextlib.contextmanager
+    def limit(size: int):
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, before)
+
+    return limit

@@ -1,8 +1,5 @@
 """Small media files made on the spot. Every picture carries its number as eight black or white bars."""
 
-import contextlib
-import resource
-import signal
 from fractions import Fraction
 from pathlib import Path
 
@@ -120,19 +117,3 @@ def decoded(path: Path) -> list[tuple[Fraction, np.ndarray]]:
 def strongest_frequency(samples: torch.Tensor, rate: int) -> float:
     spectrum = torch.fft.rfft(samples.mean(0).double() * torch.hann_window(samples.shape[1], dtype=torch.float64)).abs()
     return float(spectrum.argmax()) * rate / samples.shape[1]
-
-
-@contextlib.contextmanager
-def full_disk(size: int):
-    """Every file of this process stops at `size` bytes, as on a full disk.
-
-    Only around the write itself: the test runner's own output is a file, too, where it is logged.
-    """
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, before)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from mediafiles import RATE, cfr, full_disk, strongest_frequency, tone, write_video
+from mediafiles import RATE, cfr, strongest_frequency, tone, write_video
 
 from mmaudio.media import MediaError, read_audio, write_audio
 
@@ -124,7 +124,7 @@ def test_a_cut_wav_gives_what_is_there(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".m4a", ".ogg"])
-def test_a_full_disk_leaves_nothing_behind(tmp_path, suffix):
+def test_a_full_disk_leaves_nothing_behind(tmp_path, suffix, full_disk):
     with pytest.raises(MediaError, match="disk is full"), full_disk(10_000):
         write_audio(tmp_path / f"x{suffix}", torch.rand(1, 100_000) * 2 - 1, RATE)
     assert not list(tmp_path.iterdir())

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from mediafiles import RATE, cfr, decoded, full_disk, strongest_frequency, tone, video_packets, write_video
+from mediafiles import RATE, cfr, decoded, strongest_frequency, tone, video_packets, write_video
 
 from mmaudio.media import MediaError, mux, probe, read_audio, read_image, read_video, still_video
 from mmaudio.media.encode import AAC_RATES
@@ -285,7 +285,7 @@ def test_mux_refuses(clip, folder, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_a_full_disk_leaves_nothing_behind(clip, tmp_path, suffix):
+def test_a_full_disk_leaves_nothing_behind(clip, tmp_path, suffix, full_disk):
     for size in (0, 8_000):
         with pytest.raises(MediaError, match="disk is full"), full_disk(size):
             mux(clip, np.random.default_rng(0).uniform(-1, 1, (1, 2 * RATE)), RATE, tmp_path / f"x{suffix}")

@@ -1,9 +1,6 @@
 """Small feature stores, and ways to spoil them."""
 
-import contextlib
 import json
-import resource
-import signal
 from types import SimpleNamespace
 
 import torch
@@ -82,16 +79,3 @@ def one_line(error) -> str:
     text = str(error.value)
     assert "\n" not in text
     return text
-
-
-@contextlib.contextmanager
-def full_disk(size: int):
-    """Every file of this process stops at `size` bytes, as on a full disk. Only around the write itself."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, before)

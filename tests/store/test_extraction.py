@@ -29,15 +29,6 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "extract_features.py"
 RATE = 8000
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Stores are compared bit by bit with those of processes that have one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def config(manifest, output, **settings):
     settings = {"variant": "tiny_16k", "device": "cpu", "num_workers": 0} | settings
     return ExtractConfig(manifest=str(manifest), output=str(output), **settings)
@@ -67,7 +58,6 @@ def stage(tmp_path_factory):
 @pytest.fixture(scope="module")
 def video_store(stage, tmp_path_factory):
     store = tmp_path_factory.mktemp("video") / "store"
-    torch.set_num_threads(1)
     assert extract(config(stage / "captions.tsv", store)) == 1
     return store
 
@@ -147,7 +137,6 @@ IDS = ["s0_0", "s1_0", "s2_0", "s2_1", "s3_0", "s4_0", "s5_0"]
 @pytest.fixture(scope="module")
 def sound_store(sounds, tmp_path_factory):
     store = tmp_path_factory.mktemp("sound") / "store"
-    torch.set_num_threads(1)
     assert extract(config(sounds / "clips.tsv", store)) == 0
     return store
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 import torch
-from storefiles import IDENTITY, SPEC, edit_json, full_disk, make_rows, make_texts, one_line, poke, write
+from storefiles import IDENTITY, SPEC, edit_json, make_rows, make_texts, one_line, poke, write
 from torch.testing import assert_close
 
 from mmaudio.data.store import FeatureStore, LatentStatistics, StoreError, open_store, verify
@@ -188,7 +188,7 @@ def test_a_failure_in_the_middle_leaves_nothing(tmp_path, error):
 
 
 @pytest.mark.parametrize("size", [0, 100, 500, 1500])  # at the first text, a later one, the rows, and the very end
-def test_disk_full(tmp_path, size):
+def test_disk_full(tmp_path, size, full_disk):
     long = "very " * 400 + "long"
     with full_disk(size), pytest.raises(StoreError) as error:
         write(tmp_path / "s", make_rows(5, captions=[long]), make_texts([long, "wood"]))

@@ -51,16 +51,6 @@ def test_bytes_per_clip(tmp_path, captions, video):
     print(f"{per_clip[0]:,.0f} bytes per clip, the reference {per_clip[1]:,.0f}: {per_clip[0] / per_clip[1]:.3f}")
 
 
-@pytest.fixture
-def _one_thread():
-    """The network is so small that a second thread, on a busy machine, only waits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.usefixtures("_one_thread")
 def test_precision_makes_no_difference_to_the_loss(tmp_path):
     """The same draws on float32 features and on stored ones: they differ far less than one step does from the next."""
     network_dims = {"latent_dim": 20, "clip_dim": 64, "sync_dim": 128, "text_dim": 64}

@@ -60,13 +60,10 @@ def runs(tmp_path_factory):
     script = [str(HERE / "rank_worker.py"), str(folder / "jobs.json")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     workers = [start(script, rank, 2, port, **pipes) for rank in range(2)]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     alone(folder / "one")
     alone(folder / "one_v2", independent=True)
     alone(folder / "one_accumulation", accumulation=4)
     alone(folder / "one_fsdp", strategy="fsdp", steps=3)
-    torch.set_num_threads(threads)
     for worker in workers:
         out, _ = worker.communicate(timeout=240)
         assert worker.returncode == 0, out

@@ -35,15 +35,6 @@ SMALL = dataclasses.replace(
 ITEMS = [Item(row, key=row) for row in range(4)]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """More wait for each other at these sizes, for minutes where the processor is shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips")
