@@ -9,6 +9,9 @@ from .scene import Event
 KIND_WORDS = {
     "bounce": ("bouncing", "bounce", "bounces", "falls", "fall", "falling", "dropped", "dropping", "drops", "drop"),
     "strike": ("hit", "hits", "hitting", "struck", "strikes", "striking", "tapped", "tapping"),
+    "collision": ("colliding", "collision", "collide", "collides", "bumping", "bump"),
+    "engine": ("engine", "motor"),
+    "fan": ("fan", "propeller"),
 }
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from ..scene import Act, Setting
-from . import drop, strike
+from . import collide, drop, engine, fan, strike
 
 
 @dataclass(frozen=True)
@@ -24,4 +24,7 @@ class Family:
 FAMILIES: dict[str, Family] = {
     "drop": Family(drop.make, ("bounce",), ("room", "room", "outdoors"), solid=True),
     "strike": Family(strike.make, ("strike",), ("room", "room", "outdoors"), solid=True),
+    "collide": Family(collide.make, ("collision",), ("room", "room", "outdoors"), solid=True, space="whole"),
+    "engine": Family(engine.make, ("engine",), ("room", "outdoors")),
+    "fan": Family(fan.make, ("fan",), ("room", "room", "outdoors")),
 }
