@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .director import SPLITS, make_scene
+from .director import contrast, make_scene, split_of
 from .picture import render_video
 from .scene import Event, Scene, generator
 from .sound import mix, render_stems
@@ -45,13 +45,16 @@ def render_clip(
     audio: bool = True,
     family: str | None = None,
     material: str | None = None,
+    hard: bool | None = None,
 ) -> StageClip:
     """Render a clip: a pure function of its arguments and STAGE_VERSION.
 
-    Scene, events and captions depend on seed, duration, family and material alone. `size` is pixels, one number for a
-    square or (height, width). With `video=False` or `audio=False` that array is empty: (0, H, W, 3) or (0,).
-    `family` plays this one alone. `material` makes all solid things of it, also one that no scene has of its own
-    accord (`materials.HELD_OUT`).
+    Scene, events and captions depend on seed, duration, family, material and hard alone. `size` is pixels, one number
+    for a square or (height, width). With `video=False` or `audio=False` that array is empty: (0, H, W, 3) or (0,).
+    `family`, `material` and `hard` are those of `make_scene`. Captions of seeds of train_audio do not speak of seeing.
+
+    Raises:
+        ValueError: an argument is out of range, or no scene fits it.
     """
     if seed < 0:
         raise ValueError(f"seed must not be negative: got {seed}")
@@ -64,24 +67,16 @@ def render_clip(
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 16 or max(height, width) > 4096:
         raise ValueError(f"size must be 16 to 4096 pixels: got {size}")
-    scene = make_scene(seed, float(duration), family, material)
+    scene = make_scene(seed, float(duration), family, material, hard)
     frames = render_video(scene, fps, (height, width)) if video else np.zeros((0, height, width, 3), np.uint8)
     stems = render_stems(scene, sample_rate) if audio else {}
     waveform = mix(stems) if audio else np.zeros(0, np.float32)
-    rng = generator(seed, "caption")
-    words = captions(scene, rng)
+    rng, heard_only = generator(seed, "caption"), split_of(seed) == "train_audio"
+    words = captions(scene, rng, heard_only)
+    caption = one_of(words, rng)
+    rng = generator(seed, "negative")
+    negative = captions(contrast(scene, rng), rng, heard_only).sentence
     return StageClip(
-        seed, frames, fps, waveform, sample_rate, stems, scene.events, words, one_of(words, rng), _negative(scene),
-        scene.family, scene.kinds, scene.materials, scene,
+        seed, frames, fps, waveform, sample_rate, stems, scene.events, words, caption, negative, scene.family,
+        scene.kinds, scene.materials, scene,
     )  # fmt: skip
-
-
-def _negative(scene: Scene) -> str:
-    """The caption of a training scene that shares neither kind nor material with this one."""
-    rng = generator(scene.seed, "negative")
-    first, last = SPLITS["train"]
-    for _ in range(100):
-        other = make_scene(int(rng.integers(first, last)), scene.duration)
-        if other.acts and not set(other.kinds) & set(scene.kinds) and not set(other.materials) & set(scene.materials):
-            return captions(other, rng).sentence
-    return "nothing makes a sound"

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from .families import FAMILIES
-from .materials import FLOORS_OF, HELD_OUT_PAIRS, TABLE
+from .materials import FLOORS_OF, HELD_OUT_PAIRS, MATERIALS, TABLE
 from .objects import bystander
 from .scene import Act, Scene, Setting, generator
 
@@ -17,6 +17,7 @@ SPLITS = {
     "train_audio": (4_000_000, 5_000_000),
 }
 SILENCE, TWO, UNSEEN = 0.02, 0.2, 0.08  # shares of scenes with nothing, with two acts, with something out of sight
+SOLID_WEIGHT = 2.0  # solid families are drawn more often: each has ten materials to learn, the others one sound
 
 
 def split_seeds(split: str, count: int, start: int = 0) -> range:
@@ -29,18 +30,24 @@ def split_seeds(split: str, count: int, start: int = 0) -> range:
     return range(first + start, first + start + count)
 
 
-def is_hard(seed: int) -> bool:
-    """Whether a seed belongs to test_hard."""
-    first, last = SPLITS["test_hard"]
-    return first <= seed < last
+def split_of(seed: int) -> str | None:
+    """The split that a seed belongs to; None for a seed of no split."""
+    return next((split for split, (first, last) in SPLITS.items() if first <= seed < last), None)
 
 
-def make_scene(seed: int, duration: float = 8.0, family: str | None = None, material: str | None = None) -> Scene:
+def make_scene(
+    seed: int,
+    duration: float = 8.0,
+    family: str | None = None,
+    material: str | None = None,
+    hard: bool | None = None,
+) -> Scene:
     """The scene of a seed.
 
     Args:
         family: this family alone on the stage; None: as the seed has it.
         material: all solid things are made of it, also one that no scene has of its own accord (`HELD_OUT`).
+        hard: only pairs of material and family that no other split has; None: for the seeds of test_hard.
 
     Raises:
         ValueError: no such family or material, or a family without solid things is asked for with a material.
@@ -52,25 +59,59 @@ def make_scene(seed: int, duration: float = 8.0, family: str | None = None, mate
     if material is not None and family is not None and not FAMILIES[family].solid:
         raise ValueError(f"nothing of the family {family} is made of a material: leave material out")
     rng = generator(seed, "scene")
-    hard = is_hard(seed)
+    hard = split_of(seed) == "test_hard" if hard is None else hard
     pool = [name for name in FAMILIES if _fits(name, hard, material)]
-    first = str(rng.choice(pool)) if family is None else family
-    place = str(rng.choice(FAMILIES[first].places))
-    setting = Setting(
-        duration, place, str(rng.choice(FLOORS_OF[place])), float(rng.uniform(0.45, 0.68)),
-        gravity=float(rng.uniform(4.0, 6.5)), material=material, hard=hard,
-    )  # fmt: skip
+    first = _choose(rng, pool) if family is None else family
+    setting = _setting(rng, first, duration, material, hard)
     chance = rng.random(3)
     bystanders = tuple(bystander(rng, setting) for _ in range(int(rng.choice([0, 1, 2], p=[0.6, 0.25, 0.15]))))
     alone = family is not None or material is not None
     if not alone and not hard and chance[0] < SILENCE:
         return Scene(seed, setting, (), (), bystanders)
-    second = _partner(rng, first, place, pool) if not alone and chance[1] < TWO else None
-    acts = _play(rng, setting, [first] if second is None else [first, second])
-    unseen = ()
-    if not alone and second is None and chance[2] < UNSEEN:
-        unseen = (_hidden(_act(rng, setting, _other(rng, first, pool))),)
+    others = [] if alone else [name for name in pool if not _same_kinds(name, FAMILIES[first].kinds)]
+    partners = [name for name in others if _plays_beside(name, first, setting.place)]
+    if partners and chance[1] < TWO:
+        return Scene(seed, setting, _play(rng, setting, [first, _choose(rng, partners)]), (), bystanders)
+    acts = _play(rng, setting, [first])
+    unseen = (_hidden(_act(rng, setting, _choose(rng, others))),) if others and chance[2] < UNSEEN else ()
     return Scene(seed, setting, acts, unseen, bystanders)
+
+
+def contrast(scene: Scene, rng: np.random.Generator) -> Scene:
+    """A scene of one act whose kinds and materials are none of those that sound in a scene; silence if none fits."""
+    pool = [name for name in FAMILIES if not _same_kinds(name, scene.kinds)]
+    for _ in range(20 if pool else 0):
+        name = _choose(rng, pool)
+        free = [m for m in MATERIALS if m not in scene.materials and (name, m) not in HELD_OUT_PAIRS]
+        material = str(rng.choice(free)) if FAMILIES[name].solid else None
+        setting = _setting(rng, name, min(scene.duration, 8.0), material, hard=False, without=scene.materials)
+        act = FAMILIES[name].make(rng, setting)
+        other = Scene(scene.seed, setting, (act,))
+        if act.events and not set(other.materials) & set(scene.materials):
+            return other
+    return Scene(scene.seed, scene.setting, ())
+
+
+def _setting(
+    rng: np.random.Generator,
+    family: str,
+    duration: float,
+    material: str | None,
+    hard: bool,
+    without: tuple[str, ...] = (),
+) -> Setting:
+    """Where a family plays; `without`: floors that it must not have."""
+    place = str(rng.choice(FAMILIES[family].places))
+    floors = [floor for floor in FLOORS_OF[place] if floor not in without]
+    return Setting(
+        duration, place, str(rng.choice(floors)), float(rng.uniform(0.45, 0.68)),
+        gravity=float(rng.uniform(4.0, 6.5)), material=material, hard=hard,
+    )  # fmt: skip
+
+
+def _choose(rng: np.random.Generator, families: list[str]) -> str:
+    weights = np.array([SOLID_WEIGHT if FAMILIES[name].solid else 1.0 for name in families])
+    return str(rng.choice(families, p=weights / weights.sum()))
 
 
 def _fits(family: str, hard: bool, material: str | None) -> bool:
@@ -79,16 +120,14 @@ def _fits(family: str, hard: bool, material: str | None) -> bool:
     return material is None or FAMILIES[family].solid
 
 
-def _partner(rng: np.random.Generator, first: str, place: str, pool: list[str]) -> str | None:
-    """Another family for the same stage, or None if there is none."""
+def _same_kinds(family: str, kinds: tuple[str, ...]) -> bool:
+    return bool(set(FAMILIES[family].kinds) & set(kinds))
+
+
+def _plays_beside(family: str, first: str, place: str) -> bool:
+    """Whether a family has room on the stage of another."""
     spaces = {"part": ("part", "around"), "whole": ("around",), "around": ("part", "whole")}[FAMILIES[first].space]
-    fits = [n for n in pool if n != first and place in FAMILIES[n].places and FAMILIES[n].space in spaces]
-    return str(rng.choice(fits)) if fits else None
-
-
-def _other(rng: np.random.Generator, first: str, pool: list[str]) -> str:
-    kinds = set(FAMILIES[first].kinds)
-    return str(rng.choice([name for name in pool if not kinds & set(FAMILIES[name].kinds)]))
+    return place in FAMILIES[family].places and FAMILIES[family].space in spaces
 
 
 def _play(rng: np.random.Generator, setting: Setting, families: list[str]) -> tuple[Act, ...]:
