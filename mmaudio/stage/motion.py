@@ -55,7 +55,23 @@ class Slide:
         return max(abs(self.speed) - self.braking * tau, 0.0) * (1 if self.speed > 0 else -1)
 
 
-Piece = Segment | Slide
+@dataclass(frozen=True)
+class Push:
+    """Moved along the floor from `start` on with an even acceleration, from standing still until the next piece."""
+
+    start: float
+    x0: float
+    acceleration: float  # signed, stage units per second squared
+    turn: float = 0.0  # as of a Slide
+    angle0: float = 0.0
+
+    def at(self, time: float) -> tuple[float, float, float]:
+        """(x, height, angle) at a time."""
+        way = self.acceleration * max(time - self.start, 0.0) ** 2 / 2
+        return self.x0 + way, 0.0, self.angle0 + way * self.turn
+
+
+Piece = Segment | Slide | Push
 
 
 def still(x: float) -> tuple[Segment, ...]:
