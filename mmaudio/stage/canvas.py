@@ -90,8 +90,29 @@ class Canvas:
         cover = np.clip(0.5 + inside * np.float32(self.view.scale), 0, 1) * opacity
         pixels += cover[..., None] * (paint - pixels)
 
-    def streaks(self, x0, y0, x1, y1, width: float, paint: np.ndarray, opacity: float = 1.0) -> None:
-        """Many short thin lines at once: four arrays of ends (S,). Thinner than a pixel means fainter."""
+    def ring(self, x, y, wide: float, high: float, thick: float, paint: np.ndarray, opacity: float = 1.0) -> None:
+        """The soft outline of an ellipse of half-axes `wide` and `high`, like a wave on water."""
+        found = self.patch(x - wide - thick, y - high - thick, x + wide + thick, y + high + thick)
+        if found is None:
+            return
+        pixels, xs, ys = found
+        away = np.hypot((xs - np.float32(x)) / wide, (ys - np.float32(y)) / high) - 1
+        cover = np.exp(-((away * np.float32(wide / max(thick, 0.7 * self.pixel))) ** 2)) * opacity
+        pixels += cover[..., None] * (paint - pixels)
+
+    def ellipse(self, x, y, wide: float, high: float, paint: np.ndarray, opacity: float = 1.0) -> None:
+        """A flat ellipse of half-axes `wide` and `high`."""
+        found = self.patch(x - wide, y - high, x + wide, y + high)
+        if found is None:
+            return
+        pixels, xs, ys = found
+        away = 1 - np.hypot((xs - np.float32(x)) / wide, (ys - np.float32(y)) / high)
+        cover = np.clip(0.5 + away * np.float32(min(wide, high) * self.view.scale), 0, 1) * opacity
+        pixels += cover[..., None] * (paint - pixels)
+
+    def streaks(self, x0, y0, x1, y1, width: float, paint: np.ndarray, opacity=1.0) -> None:
+        """Many short thin lines at once: four arrays of ends (S,); `opacity` a number or (S,). Thinner than a pixel
+        means fainter."""
         view = self.view
         px0, py0 = view.x + view.scale * np.asarray(x0), view.y + view.scale * np.asarray(y0)
         px1, py1 = view.x + view.scale * np.asarray(x1), view.y + view.scale * np.asarray(y1)
@@ -100,16 +121,17 @@ class Canvas:
         along = (np.arange(count) + 0.5) / count
         px = (px0[:, None] + (px1 - px0)[:, None] * along).ravel()
         py = (py0[:, None] + (py1 - py0)[:, None] * along).ravel()
-        dots = np.repeat(reach / count, count)  # pixels of line that a dot stands for
         thick = width * view.scale
-        self._splat(px - 0.5, py - 0.5, np.minimum(dots, 1.0) * min(thick, 1.0) * opacity, paint, max(thick, 1.0))
+        weight = np.minimum(reach / count, 1.0) * (min(thick, 1.0) * opacity)  # reach / count: pixels per dot
+        self._splat(px - 0.5, py - 0.5, np.repeat(weight, count), paint, max(thick, 1.0))
 
-    def dots(self, x, y, radius: float, paint: np.ndarray, opacity: float = 1.0) -> None:
-        """Many small round specks at once: arrays of centres (S,). Smaller than a pixel means fainter."""
+    def dots(self, x, y, radius: float, paint: np.ndarray, opacity=1.0) -> None:
+        """Many small round specks at once: arrays of centres (S,); `opacity` a number or (S,). Smaller than a pixel
+        means fainter."""
         view = self.view
         size = 2 * radius * view.scale
         px, py = view.x + view.scale * np.asarray(x) - 0.5, view.y + view.scale * np.asarray(y) - 0.5
-        self._splat(px, py, np.full(len(px), min(size * size, 1.0) * opacity), paint, max(size, 1.0))
+        self._splat(px, py, np.full(len(px), min(size * size, 1.0)) * opacity, paint, max(size, 1.0))
 
     def _splat(self, px, py, weight, paint: np.ndarray, size: float) -> None:
         """Cover the pixels around (px, py) bilinearly with `paint`; larger ones as squares of such points."""
@@ -117,21 +139,18 @@ class Canvas:
         height, width = image.shape[:2]
         steps = int(np.ceil(size))
         offsets = (np.arange(steps) - (steps - 1) / 2) * (size / steps)
-        cover = np.zeros(height * width, np.float32)
-        for oy in offsets:
-            for ox in offsets:
-                x, y = px + ox, py + oy
-                inside = (x >= 0) & (y >= 0) & (x < width - 1) & (y < height - 1)
-                x, y, w = x[inside], y[inside], weight[inside]
-                column, row = x.astype(np.intp), y.astype(np.intp)
-                right, down = x - column, y - row
-                at = row * width + column
-                for shift, share in (
-                    (0, (1 - right) * (1 - down)), (1, right * (1 - down)),
-                    (width, (1 - right) * down), (width + 1, right * down),
-                ):  # fmt: skip
-                    cover += np.bincount(at + shift, w * share, height * width)[: height * width].astype(np.float32)
-        rows = cover.reshape(height, width)
+        x = (px[:, None, None] + offsets).repeat(steps, 1).ravel()
+        y = (py[:, None, None] + offsets[:, None]).repeat(steps, 2).ravel()
+        weight = np.repeat(weight, steps * steps)
+        inside = (x >= 0) & (y >= 0) & (x < width - 1) & (y < height - 1)
+        x, y, weight = x[inside], y[inside], weight[inside]
+        column, row = x.astype(np.intp), y.astype(np.intp)
+        right, down = x - column, y - row
+        at = row * width + column
+        upper, lower = (1 - down) * weight, down * weight
+        places = np.concatenate([at, at + 1, at + width, at + width + 1])
+        shares = np.concatenate([(1 - right) * upper, right * upper, (1 - right) * lower, right * lower])
+        rows = np.bincount(places, shares, height * width).astype(np.float32).reshape(height, width)
         touched = np.nonzero(rows.any(axis=1))[0]
         if len(touched):
             band = slice(touched[0], touched[-1] + 1)

@@ -85,6 +85,17 @@ def add(dry: np.ndarray, time: float, sound: np.ndarray, sample_rate: int) -> No
         dry[first : first + len(sound)] += sound[: len(dry) - first]
 
 
+def ring(hertz: np.ndarray, t60, gain: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Sines that die away together (N,), peak 1: frequencies, seconds to fall by 60 dB (one or each), levels."""
+    t60 = np.broadcast_to(t60, np.shape(hertz))
+    seconds = np.arange(int(sample_rate * 1.1 * np.max(t60)) + 1) / sample_rate
+    sound = np.zeros(len(seconds))
+    for hz, fall, level in zip(hertz, t60, gain, strict=True):
+        if hz < HIGHEST * sample_rate:
+            sound += level * np.exp(-LN1000 * seconds / fall) * np.sin(2 * np.pi * hz * seconds)
+    return sound / (np.abs(sound).max() + 1e-9)
+
+
 def burst(seconds: float, corner: float, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
     """Noise that falls by 1/e in `seconds`, below a corner frequency; peak 1."""
     length = int(sample_rate * (6 * seconds + 0.004))
@@ -100,6 +111,19 @@ def band_noise(length: int, low: float, high: float, sample_rate: int, rng: np.r
     hz = np.fft.rfftfreq(length, 1 / sample_rate)
     shape = 1 / (1 + (low / np.maximum(hz, 1.0)) ** 4) / (1 + (hz / high) ** 4) * (hz < HIGHEST * sample_rate)
     noise = np.fft.irfft(np.fft.rfft(rng.standard_normal(length)) * shape, length)
+    return noise / (np.sqrt((noise**2).mean()) + 1e-9)
+
+
+def moving_noise(hertz: np.ndarray, bandwidth: float, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Noise (N,) in a band whose centre follows `hertz` (N,), RMS 1; `bandwidth` is its half-width in Hz."""
+    length = len(hertz)
+    lines = min(int(3 * bandwidth * length / sample_rate) + 1, length // 2)  # of the spectrum, on either side of 0 Hz
+    real, imaginary = rng.standard_normal((2, 2 * lines))
+    lags = np.arange(lines) * (sample_rate / length / bandwidth)
+    spectrum = np.zeros(length, complex)
+    spectrum[:lines] = (real + 1j * imaginary)[:lines] * np.exp(-(lags**2))
+    spectrum[length - lines :] = (real + 1j * imaginary)[lines:] * np.exp(-(lags[::-1] ** 2))
+    noise = (np.fft.ifft(spectrum) * np.exp(2j * np.pi * np.cumsum(hertz) / sample_rate)).real
     return noise / (np.sqrt((noise**2).mean()) + 1e-9)
 
 
