@@ -12,6 +12,9 @@ KIND_WORDS = {
     "collision": ("colliding", "collision", "collide", "collides", "bumping", "bump"),
     "engine": ("engine", "motor"),
     "fan": ("fan", "propeller"),
+    "rain": ("rain", "rains", "raining"),
+    "fire": ("fire", "campfire"),
+    "wind": ("wind",),
 }
 
 

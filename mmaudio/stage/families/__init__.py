@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from ..scene import Act, Setting
-from . import collide, drop, engine, fan, strike
+from . import collide, drop, engine, fan, fire, rain, strike, wind
 
 
 @dataclass(frozen=True)
@@ -27,4 +27,7 @@ FAMILIES: dict[str, Family] = {
     "collide": Family(collide.make, ("collision",), ("room", "room", "outdoors"), solid=True, space="whole"),
     "engine": Family(engine.make, ("engine",), ("room", "outdoors")),
     "fan": Family(fan.make, ("fan",), ("room", "room", "outdoors")),
+    "rain": Family(rain.make, ("rain",), ("outdoors", "night"), space="around"),
+    "fire": Family(fire.make, ("fire",), ("outdoors", "night", "room")),
+    "wind": Family(wind.make, ("wind",), ("outdoors",), space="around"),
 }
