@@ -10,11 +10,14 @@ KIND_WORDS = {
     "bounce": ("bouncing", "bounce", "bounces", "falls", "fall", "falling", "dropped", "dropping", "drops", "drop"),
     "strike": ("hit", "hits", "hitting", "struck", "strikes", "striking", "tapped", "tapping"),
     "collision": ("colliding", "collision", "collide", "collides", "bumping", "bump"),
+    "roll": ("rolling", "rolls", "roll"),
+    "scrape": ("scraping", "scrapes", "scrape", "dragged", "dragging"),
     "engine": ("engine", "motor"),
     "fan": ("fan", "propeller"),
     "rain": ("rain", "rains", "raining"),
     "fire": ("fire", "campfire"),
     "wind": ("wind",),
+    "tick": ("tick", "ticks", "ticking"),
 }
 
 

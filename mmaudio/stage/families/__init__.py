@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from ..scene import Act, Setting
-from . import collide, drop, engine, fan, fire, rain, strike, wind
+from . import collide, drop, engine, fan, fire, rain, roll, strike, tick, wind
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,11 @@ FAMILIES: dict[str, Family] = {
     "drop": Family(drop.make, ("bounce",), ("room", "room", "outdoors"), solid=True),
     "strike": Family(strike.make, ("strike",), ("room", "room", "outdoors"), solid=True),
     "collide": Family(collide.make, ("collision",), ("room", "room", "outdoors"), solid=True, space="whole"),
+    "roll": Family(roll.make, ("roll", "scrape"), ("room", "room", "outdoors"), solid=True),
     "engine": Family(engine.make, ("engine",), ("room", "outdoors")),
     "fan": Family(fan.make, ("fan",), ("room", "room", "outdoors")),
     "rain": Family(rain.make, ("rain",), ("outdoors", "night"), space="around"),
     "fire": Family(fire.make, ("fire",), ("outdoors", "night", "room")),
     "wind": Family(wind.make, ("wind",), ("outdoors",), space="around"),
+    "tick": Family(tick.make, ("tick",)),
 }
