@@ -35,7 +35,7 @@ WINDOWS = (1.0, 6.0)  # seconds of work before a kill, at most: extraction and t
 def command(name: str, steps: int) -> tuple[list[str], list[str]]:
     """Extraction and training of one of the two pairs."""
     extract = [
-        str(ROOT / "scripts" / "extract_features.py"), "manifest=clips/captions.tsv", f"output=data/{name}",
+        str(ROOT / "scripts" / "extract_features.py"), "manifest=clips/manifest.tsv", f"output=data/{name}",
         "variant=tiny_16k", "num_workers=0",
     ]  # fmt: skip
     train = [
@@ -100,7 +100,7 @@ def main() -> int:
     problems = []
     with tempfile.TemporaryDirectory() as name, tqdm(total=args.kills, desc="kills", disable=None) as bar:
         folder = Path(name)
-        export(range(args.clips), folder / "clips", prefix="train", size=64)
+        export(range(args.clips), folder / "clips", split="train", size=64)
         for words in command("calm", args.steps):
             finish(words, folder)
         shares = (args.kills // 2, args.kills - args.kills // 2)

@@ -22,7 +22,7 @@ from mmaudio.data.extraction import ExtractConfig, Extraction, extract
 from mmaudio.data.manifest import read_manifest
 from mmaudio.data.parts import ExtractionError
 from mmaudio.data.store import StoreError, open_store
-from mmaudio.stage.clip import split_seeds
+from mmaudio.stage import split_seeds
 from mmaudio.stage.export import export
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "extract_features.py"
@@ -49,8 +49,8 @@ def beside(store):
 def stage(tmp_path_factory):
     """Two exported Stage clips, and a row whose file is missing."""
     folder = tmp_path_factory.mktemp("stage")
-    export(split_seeds("train", 2), folder, prefix="train", size=64, sample_rate=16_000)
-    with open(folder / "captions.tsv", "a") as table:
+    export(split_seeds("train", 2), folder, split="train", size=64, sample_rate=16_000)
+    with open(folder / "manifest.tsv", "a") as table:
         table.write("lost\tlost.mp4\ta clip that is not there\n")
     return folder
 
@@ -58,14 +58,14 @@ def stage(tmp_path_factory):
 @pytest.fixture(scope="module")
 def video_store(stage, tmp_path_factory):
     store = tmp_path_factory.mktemp("video") / "store"
-    assert extract(config(stage / "captions.tsv", store)) == 1
+    assert extract(config(stage / "manifest.tsv", store)) == 1
     return store
 
 
 def test_features_are_those_of_inference(stage, video_store):
     """The folder that the Stage exports is a manifest as it is."""
     store = open_store(video_store)
-    *rows, _ = read_manifest(stage / "captions.tsv")
+    *rows, _ = read_manifest(stage / "manifest.tsv")
     assert store.ids == [row.id for row in rows]
     assert store.captions == [row.caption for row in rows]
     assert set(store.caption_table) == {"", *(row.caption for row in rows)}  # none of the lost clip
@@ -91,7 +91,7 @@ def test_two_ranks_make_the_same_store_and_tell_of_failures(stage, video_store, 
     run = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
-            *(SCRIPT, f"manifest={stage / 'captions.tsv'}", f"output={store}", "variant=tiny_16k", "device=cpu"),
+            *(SCRIPT, f"manifest={stage / 'manifest.tsv'}", f"output={store}", "variant=tiny_16k", "device=cpu"),
             "num_workers=0",
         ],
         capture_output=True,
@@ -107,7 +107,7 @@ def test_two_ranks_make_the_same_store_and_tell_of_failures(stage, video_store, 
 
 @pytest.mark.gpu
 def test_on_a_gpu(stage, video_store, tmp_path):
-    assert extract(config(stage / "captions.tsv", tmp_path / "store", device=None)) == 1
+    assert extract(config(stage / "manifest.tsv", tmp_path / "store", device=None)) == 1
     ours, theirs = (open_store(path).rows([0, 1]) for path in (tmp_path / "store", video_store))
     for name in ("clip", "sync", "text"):  # encoded in bfloat16 there
         x, y = getattr(ours, name).float(), getattr(theirs, name).float()

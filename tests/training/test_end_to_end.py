@@ -35,7 +35,7 @@ def finish(process: subprocess.Popen) -> str:
 @pytest.fixture(scope="module")
 def work(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("work")
-    export(range(CLIPS), folder / "videos", prefix="train", size=64)
+    export(range(CLIPS), folder / "videos", split="train", size=64)
     (folder / "sounds").mkdir()
     lines = ["id\tpath\tcaption\n"]
     for seed in range(100, 100 + CLIPS):
@@ -47,7 +47,7 @@ def work(tmp_path_factory) -> Path:
 
 
 def test_from_media_to_sound(work):
-    for name, manifest in (("videos", "videos/captions.tsv"), ("sounds", "sounds/manifest.tsv")):
+    for name, manifest in (("videos", "videos/manifest.tsv"), ("sounds", "sounds/manifest.tsv")):
         script = str(ROOT / "scripts" / "extract_features.py")
         finish(
             command(
