@@ -47,7 +47,7 @@ SILENCE = (
 # What can only be said by somebody who looks.
 SIGHT = re.compile(
     r"\b(see|sees|seen|watch\w*|visibl[ey]|view|show[ns]?|video|picture|camera|screen|flash\w*|bright\w*|colou?r\w*|"
-    r"glow\w*|light|lights|lit)\b"
+    r"glow\w*|lightning|lights up)\b"
 )
 
 
