@@ -25,6 +25,13 @@ class Canvas:
         """Size of a pixel in stage units."""
         return 1 / self.view.scale
 
+    def grid(self) -> tuple[np.ndarray, np.ndarray]:
+        """Stage x of every column (W,) and y of every row (H,)."""
+        height, width = self.image.shape[:2]
+        xs = (np.arange(width, dtype=np.float32) + np.float32(0.5 - self.view.x)) / np.float32(self.view.scale)
+        ys = (np.arange(height, dtype=np.float32) + np.float32(0.5 - self.view.y)) / np.float32(self.view.scale)
+        return xs, ys
+
     def patch(self, x0: float, y0: float, x1: float, y1: float):
         """The pixels of a stage rectangle: (part of the image, stage x (1, w), stage y (h, 1)), or None outside."""
         view, image = self.view, self.image
@@ -110,6 +117,17 @@ class Canvas:
         cover = np.clip(0.5 + away * np.float32(min(wide, high) * self.view.scale), 0, 1) * opacity
         pixels += cover[..., None] * (paint - pixels)
 
+    def box(self, x0: float, y0: float, x1: float, y1: float, paint: np.ndarray, opacity: float = 1.0) -> None:
+        """A flat upright rectangle."""
+        found = self.patch(x0, y0, x1, y1)
+        if found is None:
+            return
+        pixels, xs, ys = found
+        scale = np.float32(self.view.scale)
+        across = np.clip(np.minimum(xs - np.float32(x0), np.float32(x1) - xs) * scale + 0.5, 0, 1)
+        down = np.clip(np.minimum(ys - np.float32(y0), np.float32(y1) - ys) * scale + 0.5, 0, 1)
+        pixels += (across * down * np.float32(opacity))[..., None] * (paint - pixels)
+
     def streaks(self, x0, y0, x1, y1, width: float, paint: np.ndarray, opacity=1.0) -> None:
         """Many short thin lines at once: four arrays of ends (S,); `opacity` a number or (S,). Thinner than a pixel
         means fainter."""
@@ -156,13 +174,14 @@ class Canvas:
             band = slice(touched[0], touched[-1] + 1)
             image[band] += np.minimum(rows[band], 1)[..., None] * (paint - image[band])
 
-    def shadow(self, x: float, ground: float, wide: float, darkness: float) -> None:
-        """A soft ellipse of half-width `wide` on the floor."""
-        found = self.patch(x - 1.5 * wide, ground - 0.5 * wide, x + 1.5 * wide, ground + 0.5 * wide)
+    def shadow(self, x: float, ground: float, wide: float, darkness: float, lean: float = 0.0) -> None:
+        """A soft ellipse of half-width `wide` on the floor, drawn out to one side by `lean` (signed)."""
+        x, half = x + 0.5 * lean, wide + 0.5 * abs(lean)
+        found = self.patch(x - 1.5 * half, ground - 0.5 * wide, x + 1.5 * half, ground + 0.5 * wide)
         if found is None:
             return
         pixels, xs, ys = found
-        square = ((xs - np.float32(x)) / wide) ** 2 + ((ys - np.float32(ground)) / (0.3 * wide)) ** 2
+        square = ((xs - np.float32(x)) / half) ** 2 + ((ys - np.float32(ground)) / (0.3 * wide)) ** 2
         pixels *= 1 - darkness * np.clip(1.35 - square, 0, 1)[..., None].astype(np.float32)
 
     def expose(self, gain: float, tint: np.ndarray | None = None) -> None:

@@ -112,11 +112,14 @@ class BodyPainter:
         self.half = half / np.linalg.norm(half)
 
     def shadow(self, canvas: Canvas, time: float) -> None:
-        """Wide and faint while the object is high, dark where it touches."""
+        """One that the light casts to the other side, and one of contact: wide and faint while the object is high."""
         body, pose = self.body, self.body.pose(time)
         lifted = max(body.ground - pose.bottom, 0.0)
+        away = -0.9 * float(self.light.direction[0])
         wide = body.size * min(body.aspect, 1.6) * (0.95 + 0.8 * lifted)
-        canvas.shadow(pose.x - 0.25 * self.light.direction[0] * lifted, body.ground, wide, 0.65 / (1 + 5 * lifted))
+        x = pose.x + 0.3 * away * lifted
+        canvas.shadow(x, body.ground - 0.01, 0.9 * wide, 0.3 / (1 + 5 * lifted), 1.6 * away * body.size)
+        canvas.shadow(x, body.ground, wide, 0.6 / (1 + 6 * lifted))
 
     def draw(self, canvas: Canvas, time: float) -> None:
         body, finish, pose = self.body, self.finish, self.body.pose(time)
