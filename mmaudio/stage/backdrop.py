@@ -8,7 +8,7 @@ from .look import clouds, colour, pink, repeat, soften
 from .scene import Light, Painter, Setting
 from .sets import HARD_SETS, SETS
 
-NIGHT = 0.4  # brightness of the floor at night
+NIGHT = 0.55  # brightness of the floor at night
 
 
 def draw_backdrop(
@@ -23,7 +23,7 @@ def draw_backdrop(
     sets = (HARD_SETS if setting.hard else SETS)[setting.place]
     sets[int(rng.integers(len(sets)))](rng, canvas, setting.horizon)
     image = soften(canvas.image, float(rng.choice([0.0, 0.006, 0.014, 0.024])) * unit)
-    image *= (1 + rng.uniform(0.02, 0.07) * repeat(pink(rng), xs[None, :], ys[:, None]))[..., None]
+    image *= (1 + rng.uniform(0.01, 0.05) * repeat(pink(rng, 256, 1.3), xs[None, :], ys[:, None]))[..., None]
     image += _share_of_floor(rng, setting, xs, ys, unit) * (_floor(rng, setting, xs, ys) - image)
     fall_off = 1 + rng.uniform(-0.35, 0.35) * (xs[None, :] - 0.5) + rng.uniform(-0.2, 0.2) * (ys[:, None] - 0.5)
     shade = 1 + rng.uniform(0, 0.15) * clouds(rng, xs, ys, 3, 2)

@@ -10,9 +10,9 @@ TONES = 1024  # entries of the tone curve
 
 @dataclass(frozen=True)
 class Lens:
-    """One recording device. Lengths of time are shares of a frame."""
+    """One recording device."""
 
-    shutter: float  # how long the moving things are exposed, 0: an instant
+    shutter: float  # seconds that the moving things are exposed, 0: an instant
     colours: np.ndarray  # (3, 3): exposure, tint and saturation
     lift: float
     gamma: float
@@ -33,7 +33,7 @@ class Lens:
         gain = exposure * (1 + rng.uniform(-0.07, 0.07, 3))
         colours = (saturation * np.eye(3) + (1 - saturation) / 3) * gain
         return cls(
-            shutter=float(rng.uniform(0.3, 0.6) if rng.random() < 0.35 else 0.0),
+            shutter=float(rng.uniform(0.01, 0.02) if rng.random() < 0.35 else 0.0),
             colours=colours.astype(np.float32),
             lift=float(rng.uniform(-0.06, 0.06) + 0.4 * (1 - exposure)),
             gamma=float(rng.uniform(0.8, 1.25)),
@@ -45,15 +45,15 @@ class Lens:
             noise=float(rng.uniform(0.005, 0.035) if rng.random() < 0.7 else 0.0),
             coloured=bool(rng.random() < 0.5),
             vignette=float(rng.uniform(0.1, 0.4) if rng.random() < 0.4 else 0.0),
-            crf=int(rng.integers(28, 39)) if rng.random() < 0.3 else 0,
+            crf=int(rng.integers(26, 36)) if rng.random() < 0.3 else 0,
         )
 
     def exposures(self, time: float, fps: float) -> tuple[float, ...]:
         """The instants whose mean is the frame at `time`: even about it, so that a contact stays in its frame."""
         if not self.shutter:
             return (time,)
-        half = 0.5 * self.shutter / fps
-        return (max(time - half, 0.0), time, time + half)
+        open_for = min(self.shutter, 1 / fps)
+        return tuple(max(time + share * open_for, 0.0) for share in (-0.375, -0.125, 0.125, 0.375))
 
 
 class Film:

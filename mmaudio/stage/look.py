@@ -60,7 +60,7 @@ def clouds(rng: np.random.Generator, xs: np.ndarray, ys: np.ndarray, first: int 
 
 
 def pink(rng: np.random.Generator, size: int = 128, slope: float = 1.0) -> np.ndarray:
-    """Noise (size, size) that repeats, of standard deviation 1: amplitude ~ frequency ** -slope, as in photographs for 1."""
+    """Noise (size, size) that repeats, of standard deviation 1: amplitude ~ frequency ** -slope; photographs: 1."""
     spectrum = np.fft.rfft2(rng.standard_normal((size, size)))
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
     frequency[0, 0] = np.inf

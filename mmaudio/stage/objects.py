@@ -139,7 +139,8 @@ class BodyPainter:
         lx, ly, lz = self.light.direction
         lit = finish.ambient + finish.diffuse * np.maximum(nx * lx + ny * ly + nz * lz, 0)
         if finish.mirror:  # a reflected horizon: bright sky above, dark band, lit floor below
-            lit = lit + finish.mirror * (0.15 - 0.55 * np.exp(-(((ny - 0.15) / 0.22) ** 2)) - 0.45 * ny * (ny < 0.15))
+            at = ny if body.shape == "ball" else ny - 0.8 * nx * np.sign(lx)  # upright on a vessel
+            lit = lit + finish.mirror * (0.15 - 0.55 * np.exp(-(((at - 0.15) / 0.22) ** 2)) - 0.45 * at * (at < 0.15))
         hx, hy, hz = self.half
         shine = finish.specular * np.maximum(nx * hx + ny * hy + nz * hz, 0) ** finish.sharpness
         texels = len(self.texture)

@@ -44,7 +44,7 @@ def random_light(rng: np.random.Generator, place: str) -> Light:
     warmth = rng.uniform(-0.12, 0.12)
     tint = (1 + np.array([warmth, 0.0, -warmth]) + rng.uniform(-0.03, 0.03, 3)) * rng.uniform(0.85, 1.1)
     if place == "night":
-        tint = tint * (0.62, 0.66, 0.78)
+        tint = tint * (0.72, 0.76, 0.9)
     return Light((direction / np.linalg.norm(direction)).astype(np.float32), tint.astype(np.float32))
 
 

@@ -33,7 +33,7 @@ def _wall(rng: np.random.Generator, canvas: Canvas) -> None:
     scale = rng.uniform(3, 9)
     kind = str(rng.choice(["plain", "stripes", "figures", "panels"], p=[0.4, 0.2, 0.2, 0.2]))
     pattern = {
-        "plain": 0.2 * repeat(pink(rng), x, y),
+        "plain": 0.25 * repeat(pink(rng, 256, 1.4), x, y),
         "stripes": np.clip(3 * np.sin(2 * np.pi * scale * x), -1, 1) + 0 * y,
         "figures": np.clip(4 * np.sin(2 * np.pi * scale * x) * np.sin(2 * np.pi * scale * y) - 1.5, -1, 1),
         "panels": 2.0 * (np.abs((scale * x) % 1 - 0.5) > 0.45) - 1 + 0 * y,
@@ -315,7 +315,7 @@ def _coast(rng: np.random.Generator, canvas: Canvas, horizon: float) -> None:
 def _night_sky(rng: np.random.Generator, canvas: Canvas, horizon: float) -> None:
     """Dark, with stars, perhaps a moon, and a glow at the horizon."""
     xs, ys = canvas.grid()
-    high, low = colour(rng, (0.58, 0.72), (0.4, 0.9), (0.03, 0.1)), colour(rng, (0.5, 0.8), (0.2, 0.7), (0.08, 0.22))
+    high, low = colour(rng, (0.58, 0.72), (0.4, 0.9), (0.05, 0.13)), colour(rng, (0.5, 0.8), (0.2, 0.7), (0.1, 0.26))
     canvas.image[:] = _mix(high, low, (ys / max(horizon, 0.1))[:, None, None] ** 2 + 0 * xs[None, :, None])
     count = int(rng.integers(40, 160))
     for size in (0.0025, 0.004):
@@ -363,7 +363,7 @@ def _harbour(rng: np.random.Generator, canvas: Canvas, horizon: float) -> None:
 
 
 SETS = {
-    "room": (_living_room, _living_room, _library, _kitchen, _studio),
+    "room": (_living_room, _living_room, _living_room, _library, _kitchen, _studio),
     "outdoors": (_hills, _park, _town),
     "night": (_night_street, _night_country),
 }
