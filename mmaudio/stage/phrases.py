@@ -18,6 +18,8 @@ KIND_WORDS = {
     "fire": ("fire", "campfire"),
     "wind": ("wind",),
     "tick": ("tick", "ticks", "ticking"),
+    "drip": ("drip", "drips", "dripping"),
+    "pour": ("pour", "pours", "poured", "pouring"),
 }
 
 

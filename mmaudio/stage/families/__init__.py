@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from ..scene import Act, Setting
-from . import collide, drop, engine, fan, fire, rain, roll, strike, tick, wind
+from . import collide, drip, drop, engine, fan, fire, pour, rain, roll, strike, tick, wind
 
 
 @dataclass(frozen=True)
@@ -32,4 +32,6 @@ FAMILIES: dict[str, Family] = {
     "fire": Family(fire.make, ("fire",), ("outdoors", "night", "room")),
     "wind": Family(wind.make, ("wind",), ("outdoors",), space="around"),
     "tick": Family(tick.make, ("tick",)),
+    "drip": Family(drip.make, ("drip",), ("room", "room", "outdoors")),
+    "pour": Family(pour.make, ("pour",), ("room", "room", "outdoors")),
 }
