@@ -87,7 +87,7 @@ SURFACES = ("gravel", "snow", "grass")  # of the ground, under feet only
 HELD_OUT_PAIRS = frozenset(
     {
         ("drop", "glass"), ("drop", "leather"), ("strike", "plastic"), ("strike", "bronze"), ("collide", "wood"),
-        ("collide", "ceramic"), ("roll", "metal"), ("roll", "bamboo"), ("footsteps", "snow"), ("bell", "glass"),
+        ("collide", "ceramic"), ("roll", "metal"), ("roll", "bamboo"), ("footsteps", "metal"), ("bell", "glass"),
     }
 )  # fmt: skip
 

@@ -20,6 +20,7 @@ KIND_WORDS = {
     "tick": ("tick", "ticks", "ticking"),
     "drip": ("drip", "drips", "dripping"),
     "pour": ("pour", "pours", "poured", "pouring"),
+    "footstep": ("footsteps", "steps", "walks", "walking"),
 }
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from ..scene import Act, Setting
-from . import collide, drip, drop, engine, fan, fire, pour, rain, roll, strike, tick, wind
+from . import collide, drip, drop, engine, fan, fire, footsteps, pour, rain, roll, strike, tick, wind
 
 
 @dataclass(frozen=True)
@@ -34,4 +34,5 @@ FAMILIES: dict[str, Family] = {
     "tick": Family(tick.make, ("tick",)),
     "drip": Family(drip.make, ("drip",), ("room", "room", "outdoors")),
     "pour": Family(pour.make, ("pour",), ("room", "room", "outdoors")),
+    "footsteps": Family(footsteps.make, ("footstep",), ("room", "outdoors", "outdoors"), solid=True),
 }

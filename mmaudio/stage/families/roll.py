@@ -85,7 +85,7 @@ class Rubbing:
             hiss = band_noise(length, 2200.0, 6500.0, sample_rate, rng)
             slip = 0.45 + 0.55 * np.exp(-4 * ((way / PITCH + phase) % 1.0))
             sound = ((1 - 0.6 * share) * dull + share * bright + (0.3 + 0.7 * share) * hiss) * slip
-        return 0.17 * share**0.8 * sound
+        return (0.24 if self.lumps else 0.17) * share**0.8 * sound
 
     def _movement(self, duration: float) -> tuple[np.ndarray, np.ndarray]:
         """Way made so far and speed at every STEP."""
