@@ -54,7 +54,7 @@ from mmaudio.training.config import DataConfig, DataEntry, TrainConfig
 from mmaudio.training.distributed import STRATEGIES, RankError, Ranks, ranks
 from mmaudio.training.ema import beta, gamma
 from mmaudio.training.loop import Meter, Stop, TrainingState
-from mmaudio.training.numerics import attention_kernel, autocast, set_up_numerics, uses_bf16
+from mmaudio.training.numerics import autocast, set_up_numerics, uses_bf16
 from mmaudio.training.optimizer import learning_rate
 from mmaudio.training.task import Draw, Task
 from mmaudio.training.tasks.flow import FlowLoss, build
@@ -147,10 +147,9 @@ class RealLoop:
 
     def step(self) -> None:
         self.meter.reset()
-        with attention_kernel(self.here.device):
-            micros = self.meter.waiting_for(lambda: [next(self.batches).to(self.here.device)])
-            if not self.state.step(self.steps, micros, self.split, Stop(), self.meter):
-                raise ValueError(f"step {self.steps} was not finite")
+        micros = self.meter.waiting_for(lambda: [next(self.batches).to(self.here.device)])
+        if not self.state.step(self.steps, micros, self.split, Stop(), self.meter):
+            raise ValueError(f"step {self.steps} was not finite")
         self.steps += 1
 
     @property

@@ -12,6 +12,7 @@ from mmaudio.training.config import TrainConfig
 
 TASKS = ("flow", "vae", "vocoder", "clip", "sync")
 USAGE_ERROR, LOST_RANK = 2, 1
+OUT_OF_MEMORY = "error: out of memory: set a smaller batch_size, or share it with accumulation=2 (or 4, 8)"
 
 
 def main() -> None:
@@ -31,6 +32,8 @@ def _run(raw) -> None:
 
 def run(config: TrainConfig) -> int:
     """Train; the exit code. Whatever a user can mend is one line on stderr."""
+    import torch
+
     from mmaudio.data.manifest import ManifestError
     from mmaudio.data.preparation import ClipError
     from mmaudio.training.checkpoint import CheckpointError
@@ -45,6 +48,9 @@ def run(config: TrainConfig) -> int:
     except RankError as error:
         log(who + error_line(error))
         return LOST_RANK
+    except torch.OutOfMemoryError:
+        log(who + OUT_OF_MEMORY)
+        return USAGE_ERROR
     except known as error:
         log(who + error_line(error))
         return USAGE_ERROR

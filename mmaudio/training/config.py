@@ -62,6 +62,7 @@ class TrainConfig:
     output: str = "output"  # the run is kept in OUTPUT/EXP_ID
     variant: str | None = None
     weights: str | None = None  # start from these: a variant's name or a file
+    weights_dir: str | None = None  # where to look for weight files first
     task: dict[str, Any] = field(default_factory=lambda: {"name": "flow"})
     data: DataConfig = field(default_factory=DataConfig)
     steps: int = 300_000

@@ -27,7 +27,7 @@ from mmaudio.training.compilation import compile_blocks
 from mmaudio.training.config import TrainConfig
 from mmaudio.training.distributed import Ranks, share_gradients, wrap
 from mmaudio.training.ema import PostHocEMA, synthesize
-from mmaudio.training.numerics import attention_kernel, autocast, uses_bf16
+from mmaudio.training.numerics import autocast, uses_bf16
 from mmaudio.training.optimizer import build_optimizer, learning_rate
 from mmaudio.training.task import Draw, LossFunction, Nets, Task
 from mmaudio.training.tracking import Tracker, by_time, peak_memory
@@ -70,7 +70,7 @@ def train(
         total=config.steps, initial=start, desc=config.exp_id, unit="step", disable=None if ranks.is_main else True
     )
 
-    with bar, contextlib.closing(tracker), stop_on_sigterm() as stop, attention_kernel(ranks.device):
+    with bar, contextlib.closing(tracker), stop_on_sigterm() as stop:
         for step in count(start):
             done = step >= config.steps
             last = done and step > start  # a finished run that is started again has nothing to do

@@ -1,9 +1,6 @@
-"""Precision and kernels of a training run."""
-
-import contextlib
+"""Precision of a training run."""
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 def uses_bf16(precision: str, device: torch.device) -> bool:
@@ -16,11 +13,6 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
 def autocast(precision: str, device: torch.device):
     """bfloat16 needs no gradient scaler."""
     return torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(precision, device))
-
-
-def attention_kernel(device: torch.device):
-    """On a CPU the fused attention's backward pass is several times slower than plain matrix products at our sizes."""
-    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()
 
 
 def set_up_numerics(device: torch.device) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mmaudio.data.sampler import Item, TensorBatch
 from mmaudio.media import write_audio
@@ -67,22 +66,21 @@ def fit(task: Task, batch: TensorBatch, steps: int, lr: float) -> list[dict[str,
     nets = Nets(task.network.train(), task.critic)
     players = [m and torch.optim.AdamW(m.parameters(), lr, betas=(0.9, 0.95)) for m in (task.network, task.critic)]
     record = []
-    with sdpa_kernel(SDPBackend.MATH):
-        for step in range(steps):
-            entry = {}
-            for optimizer, loss in zip(reversed(players), (task.critic_loss, task.loss), strict=True):
-                if optimizer is None:
-                    continue
-                if task.critic is not None:
-                    task.critic.requires_grad_(loss is not task.loss)
-                losses = loss(nets, batch, draw(batch, step))
-                entry |= {name: value.item() for name, value in losses.parts.items()}
-                if losses.total.requires_grad:
-                    entry["loss"] = losses.total.item()
-                    optimizer.zero_grad()
-                    losses.total.backward()
-                    optimizer.step()
-            record.append(entry)
+    for step in range(steps):
+        entry = {}
+        for optimizer, loss in zip(reversed(players), (task.critic_loss, task.loss), strict=True):
+            if optimizer is None:
+                continue
+            if task.critic is not None:
+                task.critic.requires_grad_(loss is not task.loss)
+            losses = loss(nets, batch, draw(batch, step))
+            entry |= {name: value.item() for name, value in losses.parts.items()}
+            if losses.total.requires_grad:
+                entry["loss"] = losses.total.item()
+                optimizer.zero_grad()
+                losses.total.backward()
+                optimizer.step()
+        record.append(entry)
     return record
 
 

@@ -39,7 +39,7 @@ def build(config: TrainConfig, device: torch.device) -> Task:
     variant = get_variant(config.variant or (start.base if start else "small_16k"))
     if start is not None and start.network != variant.network:
         raise ValueError(f"weights {config.weights} are of other sizes than variant {variant.name}")
-    identity = codec_identity(variant, start)
+    identity = codec_identity(variant, start, config.weights_dir)
     train = Mixture(config.data.train)
     train.check_variant(variant, identity)
     validation = Mixture(config.data.validation) if config.data.validation else None
@@ -49,9 +49,9 @@ def build(config: TrainConfig, device: torch.device) -> Task:
     if start is None:
         torch.manual_seed(config.seed)
         network = MMAudio(variant.network)
-        set_constants(network, train, variant)
+        set_constants(network, train, variant, config.weights_dir)
     else:
-        network = load_network(start).requires_grad_(True)
+        network = load_network(start, config.weights_dir).requires_grad_(True)
         freeze_constants(network)
     also_write = None
     if config.lora.rank:
@@ -68,7 +68,7 @@ def build(config: TrainConfig, device: torch.device) -> Task:
     return Task(
         name="flow",
         network=network,
-        loss=FlowLoss(network, variant, options.drop, independent),
+        loss=FlowLoss(network, variant, options.drop, independent, device),
         train=train,
         validation=validation,
         file_name=Path(variant.files.network.local_names[0]).name,
@@ -80,20 +80,20 @@ def build(config: TrainConfig, device: torch.device) -> Task:
     )
 
 
-def codec_identity(variant: Variant, start: Variant | None) -> dict[str, str]:
+def codec_identity(variant: Variant, start: Variant | None, weights_dir: str | None = None) -> dict[str, str]:
     """Checksum of the codec that the latents must come from, as far as it is known here: see `Mixture.check_variant`.
 
     It is the one that the weights to start from were trained with, else the variant's own, if that is on this machine.
     """
     if start is not None:
-        recorded = read_metadata(fetch(start.files.network)).get(CODEC_KEY)
+        recorded = read_metadata(fetch(start.files.network, weights_dir)).get(CODEC_KEY)
         if recorded:
             return {"vae": recorded}
-    path = find(variant.files.vae)
+    path = find(variant.files.vae, weights_dir)
     return {} if path is None else {"vae": fingerprint(path)}
 
 
-def set_constants(network: MMAudio, data: Mixture, variant: Variant) -> None:
+def set_constants(network: MMAudio, data: Mixture, variant: Variant, weights_dir: str | None = None) -> None:
     """What the network keeps of its data: latent statistics and the features of the empty string."""
     mean, std = data.latent_statistics()
     network.latent_mean.copy_(mean.view(1, 1, -1))
@@ -102,7 +102,7 @@ def set_constants(network: MMAudio, data: Mixture, variant: Variant) -> None:
     if empty is None:  # the reference's layout does not keep it
         from mmaudio.features.clip import ClipEncoder
 
-        empty = ClipEncoder(None, load_clip_text(variant)).text([""])[0]
+        empty = ClipEncoder(None, load_clip_text(variant, weights_dir)).text([""])[0]
     network.empty_string_feat.copy_(empty)
 
 
@@ -118,14 +118,16 @@ class FlowLoss:
     itself; the text always by itself. Latent statistics are copied, for the network's own may be sharded.
     """
 
-    def __init__(self, network: MMAudio, variant: Variant, drop: float, independent: bool):
+    def __init__(
+        self, network: MMAudio, variant: Variant, drop: float, independent: bool, device: torch.device | str = "cpu"
+    ):
         self.spec, self.drop, self.independent = variant.spec, drop, independent
-        self.mean, self.std = network.latent_mean.detach().clone(), network.latent_std.detach().clone()
+        self.mean, self.std = (x.detach().clone().to(device) for x in (network.latent_mean, network.latent_std))
 
     def __call__(self, nets: Nets, batch: FeatureBatch, draw: Draw) -> Losses:
         shape = batch.mean.shape[1:]  # (L, C)
         latent = batch.mean.float() + batch.std.float() * draw.normal(*shape)
-        x1 = (latent - self.mean.to(latent.device)) / self.std.to(latent.device)
+        x1 = (latent - self.mean) / self.std
         t = flow.logit_normal(draw.normal())
         x0 = draw.normal(*shape)
         no_clip = draw.uniform() < self.drop
@@ -155,7 +157,7 @@ def preview(config: TrainConfig, variant: Variant, device: torch.device):
     if absent:
         raise ValueError(f"preview video {absent[0]} does not exist")
     for part, file in variant.files.present.items():
-        if part != "network" and find(file) is None:
+        if part != "network" and find(file, config.weights_dir) is None:
             remedy = f"leave preview empty, or `mmaudio download {variant.name}`"
             raise ValueError(f"previews need {file.name}, which is not here: {remedy}")
     pairs = list(zip(videos or [None] * len(prompts), prompts or [""] * len(videos), strict=True))
@@ -166,7 +168,8 @@ def preview(config: TrainConfig, variant: Variant, device: torch.device):
 
         network = MMAudio(variant.network)
         network.load_state_dict(state)
-        pipeline = Pipeline(variant, device, parts={"network": network.eval()}, low_memory=True)
+        parts = {"network": network.eval()}
+        pipeline = Pipeline(variant, device, parts=parts, weights_dir=config.weights_dir, low_memory=True)
         mel = MelSpectrogram(variant.mel)
         for i, (video, prompt) in enumerate(pairs):
             take = pipeline(video=video, prompt=prompt, seed=config.seed)[0]

@@ -79,7 +79,7 @@ def start_weights(config: TrainConfig, part: str) -> tuple[dict[str, Tensor], st
         file = getattr(VARIANTS[path].files, part)
         if file is None:
             raise ValueError(f"variant {path} has no trained {part}: leave weights empty, or name another or a file")
-        path = fetch(file)
+        path = fetch(file, config.weights_dir)
     return read_state(path), str(path)
 
 
