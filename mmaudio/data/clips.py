@@ -9,31 +9,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmaudio.data.manifest import ManifestRow, read_manifest
+from mmaudio.data.clip_cache import CachedClip, listed_clips
+from mmaudio.data.manifest import ManifestRow
 from mmaudio.data.preparation import ClipError, resample
 from mmaudio.data.sampler import Item, TensorBatch, weighted_order
 from mmaudio.media import read_audio
 
 SOUND_SPAN = 60.0  # seconds of a long file that pieces are cut from, beginning at the row's start
 
-ReadClip = Callable[[ManifestRow, np.random.Generator], dict[str, Tensor]]
+Row = ManifestRow | CachedClip
+ReadClip = Callable[[Row, np.random.Generator], dict[str, Tensor]]
 
 
 class MediaClips:
     """A `Source` over manifests.
 
     Args:
-        manifests: (file, weight) pairs; the weight is how often an epoch sees each clip, a fraction is a random part.
+        manifests: (file or clip cache, weight) pairs; the weight is how often an epoch sees each clip, a fraction is a
+            random part.
         read: opens one clip and cuts at random what the task needs from it; called in the loader's processes.
         batch: class of the batches; its tensor fields have the names of what `read` returns.
     """
 
     def __init__(self, manifests: list[tuple[str, float]], read: ReadClip, batch: type[TensorBatch]):
         self.read, self.batch = read, batch
-        self.rows: list[ManifestRow] = []
+        self.rows: list[Row] = []
         self.parts: list[tuple[int, int, float]] = []  # first row, rows, weight
         for path, weight in manifests:
-            rows = read_manifest(path)
+            rows = listed_clips(path)
             self.parts.append((len(self.rows), len(rows), weight))
             self.rows += rows
 
@@ -47,6 +50,11 @@ class MediaClips:
         clips = [self.read(self.rows[item.row], np.random.default_rng(item.key)) for item in items]
         tensors = {name: torch.stack([clip[name] for clip in clips]) for name in clips[0]}
         return self.batch(ids=[self.rows[item.row].id for item in items], **tensors)
+
+
+def read_sound(row: Row, duration: float) -> tuple[Tensor, int]:
+    """Sound (C, N) from the row's start on, and its rate."""
+    return row.sound() if isinstance(row, CachedClip) else read_audio(row.path, duration, row.start)
 
 
 @dataclass
@@ -64,8 +72,8 @@ class ReadSound:
     sample_rate: int
     samples: int  # of a piece, at `sample_rate`
 
-    def __call__(self, row: ManifestRow, rng: np.random.Generator) -> dict[str, Tensor]:
-        sound, rate = read_audio(row.path, SOUND_SPAN, row.start)
+    def __call__(self, row: Row, rng: np.random.Generator) -> dict[str, Tensor]:
+        sound, rate = read_sound(row, SOUND_SPAN)
         needed = math.ceil(self.samples * rate / self.sample_rate)
         start = int(rng.integers(max(0, sound.shape[1] - needed) + 1))
         piece = sound[:, start : start + needed].mean(dim=0)  # (n,); cut first: resampling costs more than decoding

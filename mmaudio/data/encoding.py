@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmaudio.codec.codec import AudioCodec
 from mmaudio.codec.mel import MelSpectrogram
+from mmaudio.data.clip_cache import CachedClip
 from mmaudio.data.loader import worker_count
 from mmaudio.data.manifest import ManifestRow
 from mmaudio.data.parts import Parts
@@ -28,7 +29,7 @@ from mmaudio.variants import Variant
 class Unit:
     """What is done, saved and skipped as a whole: a manifest row, or else some captions."""
 
-    row: ManifestRow | None = None
+    row: ManifestRow | CachedClip | None = None
     captions: tuple[str, ...] = ()
 
     @cached_property

@@ -1,4 +1,4 @@
-"""From a manifest of media files to a feature store: what there is to do, who does it, and the packing.
+"""From a manifest of media files (or a clip cache) to a feature store: what there is to do, who does it, the packing.
 
 A *unit* is a manifest row, or a chunk of distinct captions. Every finished unit is a file of its own (`Parts`), so a
 run can be killed at any moment and goes on where it was, with any number of ranks; nobody waits for anybody until the
@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mmaudio.console import log
+from mmaudio.data.clip_cache import CachedClip, listed_clips
 from mmaudio.data.encoding import Encoders, Unit, extract_units
 from mmaudio.data.manifest import ManifestRow, read_manifest
 from mmaudio.data.parts import FAILED, ExtractionError, Parts, write_text
@@ -85,13 +86,13 @@ class Extraction:
     def __init__(self, config: ExtractConfig):
         config.check()
         self.config, self.variant = config, get_variant(config.variant)
-        self.rows = read_manifest(os.path.abspath(config.manifest))  # a cluster's processes work in other folders
+        self.rows = listed_clips(os.path.abspath(config.manifest))  # a cluster's processes work in other folders
         self.video = config.kind == "video" or (config.kind == "auto" and _is_video(self.rows))
         self.preparation = Preparation(
             self.variant, self.video, config.frame_rule, config.peak_normalise, config.max_segments
         )
         # "" is what a network is given for no words; a store has it whatever its captions are.
-        captions = list(dict.fromkeys(["", *(row.caption for row in self.rows if row.caption is not None)]))
+        captions = list(dict.fromkeys(["", *(caption for row in self.rows for caption in row.captions)]))
         self.clips = [Unit(row) for row in self.rows]
         self.captions = [
             Unit(captions=tuple(captions[i : i + CAPTIONS_PER_UNIT]))
@@ -157,12 +158,12 @@ class Extraction:
             else:
                 failed.append((unit.row.id, self.parts.reason(unit.name), unit.row))
         self._write_failed(failed)
-        count = sum(len(ids) for _, ids in done)
+        count = sum(len(ids) * max(1, len(unit.row.captions)) for unit, ids in done)
         if count:
             write_store(
                 self.output,
                 self._store_rows(done),
-                self._texts({"", *(unit.row.caption for unit, _ in done)}),
+                self._texts({"", *(caption for unit, _ in done for caption in unit.row.captions)}),
                 count=count,
                 variant=self.variant.name,
                 spec=self.variant.spec,
@@ -178,9 +179,11 @@ class Extraction:
             part = self.parts.tensors(unit.name)
             for i, name in enumerate(ids):
                 clip, sync = (part[field][i] if field in part else None for field in ("clip", "sync"))
-                yield StoreRow(name, unit.row.caption, part["mean"][i], part["std"][i], clip, sync)
+                for k, caption in enumerate(unit.row.captions or (None,)):  # a row for each: training draws them alike
+                    own = f"{name}#{k}" if k else name
+                    yield StoreRow(own, caption, part["mean"][i], part["std"][i], clip, sync)
 
-    def _texts(self, used: set[str | None]) -> Iterator[tuple[str, Tensor]]:
+    def _texts(self, used: set[str]) -> Iterator[tuple[str, Tensor]]:
         for unit in self.captions:
             features = self.parts.tensors(unit.name)["text"]
             yield from ((caption, x) for caption, x in zip(unit.captions, features, strict=True) if caption in used)
@@ -197,9 +200,11 @@ class Extraction:
             self.failed_path.unlink(missing_ok=True)
 
 
-def _is_video(rows: list[ManifestRow]) -> bool:
+def _is_video(rows: list[ManifestRow | CachedClip]) -> bool:
     """What the first readable file is; the whole manifest is taken for that."""
     for row in islice(rows, PROBED):
+        if isinstance(row, CachedClip):
+            return row.cache.spec.frames > 0
         try:
             kind = probe(row.path).kind
         except MediaError:

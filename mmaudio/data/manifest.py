@@ -22,6 +22,10 @@ class ManifestRow:
     caption: str | None = None
     start: float = 0.0  # seconds
 
+    @property
+    def captions(self) -> tuple[str, ...]:
+        return () if self.caption is None else (self.caption,)
+
 
 def read_manifest(path: str | os.PathLike) -> list[ManifestRow]:
     """Tab-separated, UTF-8, with a header: id and path, optionally caption and start (seconds); others are ignored.

@@ -2,17 +2,20 @@
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 import torch.nn.functional as F
 import torchaudio.functional as AF
 from torch import Tensor
 
+from mmaudio.data.clip_cache import CachedClip
 from mmaudio.data.manifest import ManifestRow
 from mmaudio.features.frames import clip_frame, hold_last, sync_frame
 from mmaudio.media import probe, read_audio, read_video
-from mmaudio.media.picking import Rule
+from mmaudio.media.picking import RULES, Rule
 from mmaudio.media.probe import check_aspect
+from mmaudio.media.video import CLIP_FPS, SYNC_FPS
 from mmaudio.variants import Variant
 
 PEAK = 0.95
@@ -99,6 +102,7 @@ class Preparation:
     Raises, when called:
         MediaError: the file cannot be read, or lacks pictures or sound.
         ClipError: silent or too short.
+        ManifestError: a cached clip has no pictures, or ones of another size.
     """
 
     variant: Variant
@@ -107,8 +111,10 @@ class Preparation:
     peak_normalise: bool = True
     max_segments: int = 5
 
-    def __call__(self, row: ManifestRow) -> Prepared:
+    def __call__(self, row: ManifestRow | CachedClip) -> Prepared:
         try:
+            if isinstance(row, CachedClip):
+                return self.cached_clip(row)
             return self.video_clip(row) if self.video else self.audio_segments(row)
         except ClipError as error:
             raise ClipError(f"{row.path}: {error}") from None
@@ -141,6 +147,19 @@ class Preparation:
         clip, sync = hold_last(frames.clip, spec.clip_len), hold_last(frames.sync, spec.sync_frames)
         return Prepared([row.id], wave[None], clip, sync)
 
+    def cached_clip(self, row: CachedClip) -> Prepared:
+        """The whole clip, with pictures or without; these are of the encoders' size already."""
+        spec = self.variant.spec
+        shortest = round((spec.duration - 1 / spec.sync_fps) * spec.sample_rate)  # samples
+        samples, rate = row.sound()
+        wave = resample(to_mono(samples, self.peak_normalise), rate, spec.sample_rate)
+        wave = cut(wave, spec.num_samples, shortest)
+        if not self.video:
+            return Prepared([f"{row.id}_0"], wave[None])
+        sync, clip = row.frames(self.variant.sync.frame_size), row.frames(self.variant.clip.frame_size)
+        clip = clip[picked(len(clip), SYNC_FPS, CLIP_FPS, self.frame_rule)]
+        return Prepared([row.id], wave[None], hold_last(clip, spec.clip_len), hold_last(sync, spec.sync_frames))
+
     def audio_segments(self, row: ManifestRow) -> Prepared:
         """What follows `start`, cut into segments that are called <id>_0, <id>_1, ...; the peak is the whole file's."""
         spec = self.variant.spec
@@ -161,3 +180,12 @@ class Preparation:
         if not ids:
             raise ClipError("is silent in every segment")
         return Prepared(ids, torch.stack(waveforms), rejected=tuple(rejected))
+
+
+def picked(frames: int, fps: int, rate: int, rule: Rule) -> list[int]:
+    """Which of so many frames at `fps` are seen at `rate` frames a second, as `read_video` picks them."""
+    picker, index = RULES[rule](rate, frames / fps), []
+    for i in range(frames):
+        before, here = picker.offer(Fraction(i, fps))
+        index += [max(0, i - 1)] * before + [i] * here
+    return index + [frames - 1] * picker.finish(Fraction(frames, fps))
