@@ -123,7 +123,7 @@ class PatchEmbed(nn.Module):
 
 
 class VisualExtractor(nn.Module):
-    """Segments (B, 3, T, H, W) to one feature per two frames (B, T / 2, D)."""
+    """Segments (B, 3, T, H, W) to one feature per two frames (B, T / 2, D): every patch's, then their summary."""
 
     def __init__(self, c: SynchformerConfig):
         super().__init__()
@@ -142,6 +142,10 @@ class VisualExtractor(nn.Module):
             nn.init.trunc_normal_(parameter, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.summary(self.patches(x))
+
+    def patches(self, x: Tensor) -> Tensor:
+        """Segments (B, 3, T, H, W) to (B, F, patches, D), F = T / 2."""
         x = self.patch_embed_3d.tubelets(x)  # (B, F, patches, D)
         frames = x.shape[1]
         x = x + self.pos_embed[:, 1:].unsqueeze(1) + self.temp_embed.unsqueeze(2)
@@ -149,9 +153,12 @@ class VisualExtractor(nn.Module):
         x = torch.cat([cls, x.flatten(1, 2)], dim=1)  # (B, 1 + F h w, D)
         for block in self.blocks:
             x = block(x, frames)
-        x = self.norm(x[:, 1:])
-        x = self.spatial_attn_agg(rearrange(x, "b (f p) d -> (b f) p d", f=frames))
-        return rearrange(x, "(b f) d -> b f d", f=frames)
+        return rearrange(self.norm(x[:, 1:]), "b (f p) d -> b f p d", f=frames)
+
+    def summary(self, patches: Tensor) -> Tensor:
+        """(B, F, patches, D) to (B, F, D)."""
+        x = self.spatial_attn_agg(patches.flatten(0, 1))
+        return x.unflatten(0, patches.shape[:2])
 
 
 class SynchformerVisual(nn.Module):

@@ -1,5 +1,6 @@
 """CLIP, on frames and captions: open_clip's contrastive loss over all ranks."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,8 +9,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmaudio.data.clips import MediaClips
-from mmaudio.data.manifest import ManifestError, ManifestRow
+from mmaudio.data.clip_cache import CachedClip
+from mmaudio.data.clips import MediaClips, Row
+from mmaudio.data.manifest import ManifestError
 from mmaudio.data.sampler import TensorBatch
 from mmaudio.features.clip import build_clip, tokenize
 from mmaudio.features.frames import clip_frame, clip_normalize
@@ -17,6 +19,7 @@ from mmaudio.media import probe, read_image, read_video
 from mmaudio.media.video import CLIP_FPS, SYNC_FPS, Transform
 from mmaudio.training.config import TrainConfig
 from mmaudio.training.task import Draw, Losses, Nets, Task
+from mmaudio.training.tasks.augmentation import jittered
 from mmaudio.training.tasks.setup import (
     chosen_variant,
     media_clips,
@@ -34,6 +37,7 @@ MAX_SCALE = 100.0  # of the logits, as CLIP's own training limits it
 @dataclass
 class Options:
     crop: float = 0.9  # smallest share of a frame's height and width that is seen in training; 1: whole frames
+    jitter: bool = False  # also flip, shift and tint the frames of training: for small data
 
 
 def build(config: TrainConfig, device: torch.device) -> Task:
@@ -61,7 +65,7 @@ def build(config: TrainConfig, device: torch.device) -> Task:
     return Task(
         name="clip",
         network=clip.to(device),
-        loss=contrastive_loss,
+        loss=ContrastiveLoss(options.jitter),
         train=train,
         validation=validation,
         file_name=variant.files.clip.local_names[0],
@@ -93,22 +97,28 @@ class ClipBatch(TensorBatch):
 
 @dataclass(frozen=True)
 class ReadFrame:
-    """A `ReadClip`: a random frame of a clip (or a picture) and its caption's tokens."""
+    """A `ReadClip`: a random frame of a clip (or a picture), and the tokens of its caption, or of one of them."""
 
     size: int  # pixels
     duration: float  # seconds from the row's start that the caption speaks of
     crop: float
 
-    def __call__(self, row: ManifestRow, rng: np.random.Generator) -> dict[str, Tensor]:
+    def __call__(self, row: Row, rng: np.random.Generator) -> dict[str, Tensor]:
+        frame = self.frame(row, rng)
+        caption = row.captions[int(rng.integers(len(row.captions)))]
+        return {"frame": frame, "tokens": tokenize([caption])[0]}
+
+    def frame(self, row: Row, rng: np.random.Generator) -> Tensor:
         transform = cropped(rng, self.crop, clip_frame(self.size))
+        if isinstance(row, CachedClip):
+            frames = row.frames(self.size)
+            return transform(frames[int(rng.integers(len(frames)))])
         info = probe(row.path)
         if info.kind == "image":
-            frame = transform(read_image(row.path))
-        else:
-            length = min(self.duration, (info.duration or self.duration) - row.start)
-            time = row.start + max(0.0, length - 1 / CLIP_FPS) * rng.random()  # later, no slot would be left
-            frame = frame_at(row.path, time, transform)
-        return {"frame": frame, "tokens": tokenize([row.caption])[0]}
+            return transform(read_image(row.path))
+        length = min(self.duration, (info.duration or self.duration) - row.start)
+        time = row.start + max(0.0, length - 1 / CLIP_FPS) * rng.random()  # later, no slot would be left
+        return frame_at(row.path, time, transform)
 
 
 def frame_at(path, time: float, transform: Transform) -> Tensor:
@@ -132,6 +142,15 @@ def cropped(rng: np.random.Generator, least: float, transform: Transform) -> Tra
         return transform(frame)
 
     return crop
+
+
+@dataclass(frozen=True)
+class ContrastiveLoss:
+    jitter: bool = False
+
+    def __call__(self, nets: Nets, batch: ClipBatch, draw: Draw) -> Losses:
+        frame = jittered(batch.frame, draw) if self.jitter and nets.network.training else batch.frame
+        return contrastive_loss(nets, dataclasses.replace(batch, frame=frame), draw)
 
 
 def contrastive_loss(nets: Nets, batch: ClipBatch, draw: Draw) -> Losses:

@@ -1,7 +1,8 @@
 """Synchformer, on videos with sound, in two stages (Iashin et al., 2024): contrastive segments, then offset classes.
 
 The first stage teaches the encoders which sound belongs to which 0.64 s of picture; the second puts the head on top,
-which tells by how much sound and picture are apart.
+which tells by how much sound and picture are apart. Small models on small machines learn next to nothing from either:
+for them a stage of our own comes before, or alone, in which the picture predicts its sound (`sync_sound`).
 """
 
 import math
@@ -13,13 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather
 
-from mmaudio.data.manifest import ManifestRow
+from mmaudio.data.clip_cache import CachedClip
+from mmaudio.data.clips import Row, read_sound
 from mmaudio.data.preparation import ClipError, resample
 from mmaudio.data.sampler import TensorBatch
 from mmaudio.features.frames import sync_frame
 from mmaudio.features.synchformer_audio import SAMPLE_RATE
-from mmaudio.features.synchformer_offset import MAX_OFFSET, NUM_OFFSETS, PARTS, Synchformer, official_key
-from mmaudio.media import read_audio, read_video
+from mmaudio.features.synchformer_offset import MAX_OFFSET, NUM_OFFSETS, PARTS, OffsetHead, Synchformer, official_key
+from mmaudio.media import read_video
 from mmaudio.media.video import SYNC_FPS
 from mmaudio.training.config import TrainConfig
 from mmaudio.training.task import Draw, Losses, Nets, Task
@@ -32,10 +34,12 @@ from mmaudio.training.tasks.setup import (
     start_weights,
     task_options,
 )
+from mmaudio.training.tasks.sync_sound import SoundReadout, sound_loss
+from mmaudio.variants import Variant
 from mmaudio.weights import WeightError, load_strict
 
 PART = "sync"
-STAGES = ("contrastive", "offset")
+STAGES = ("sound", "contrastive", "offset")
 ENCODERS = ("visual", "audio")
 FRAMES_PER_STEP = 8  # a segment is 16 frames, one begins every 8
 SAMPLES_PER_FRAME = SAMPLE_RATE // SYNC_FPS
@@ -45,8 +49,10 @@ START_SCALE, MAX_SCALE = 1 / 0.07, 100.0  # of the cosines
 
 @dataclass
 class Options:
-    stage: str = "contrastive"  # or offset
-    segments: int = 14  # contrastive: of a training example, each 0.64 s, one every 0.32 s; the offset head takes 14
+    stage: str = "contrastive"  # sound, contrastive, offset
+    segments: int = (
+        14  # of a training example, each 0.64 s, one every 0.32 s; offset always takes 14
+    )
     duration: float = 8.0  # seconds from a clip's start on that examples are cut from
     frozen: list[str] | None = None  # of visual, audio: stay as `weights` has them; None: both for offset, else none
 
@@ -74,24 +80,31 @@ def build(config: TrainConfig, device: torch.device) -> Task:
     validation = media_clips(config.data.validation, read, SpanBatch) if config.data.validation else None
 
     torch.manual_seed(config.seed)
-    network = Synchformer(variant.synchformer)
-    if not offset:
-        network.head = ContrastiveHead(variant.sync_head.embed_dim)
+    network = build_network(variant, options)
     start = start_weights(config, PART)
     loaded = load_parts(network, *start) if start else set()
     freeze(network, (list(ENCODERS) if offset else []) if options.frozen is None else options.frozen, loaded)
     return Task(
         name="sync",
         network=network.to(device),
-        loss=offset_loss if offset else contrastive_loss,
+        loss=LOSSES[options.stage],
         train=train,
         validation=validation,
         file_name=variant.files.sync.local_names[0],
         metadata=metadata(variant, PART, variant.synchformer),
         export=official_state,
         blocks=blocks,
-        can_accumulate=offset,
+        can_accumulate=options.stage != "contrastive",
     )
+
+
+def build_network(variant: Variant, options: Options) -> nn.Module:
+    if options.stage == "sound":
+        return SoundReadout(variant.sync)
+    network = Synchformer(variant.synchformer)
+    if options.stage == "contrastive":
+        network.head = ContrastiveHead(variant.sync_head.embed_dim)
+    return network
 
 
 # ---- data
@@ -123,7 +136,7 @@ class ReadSpan:
         """Frames of a clip: any span at any offset must find its sound."""
         return self.length + (NUM_OFFSETS // 2 * FRAMES_PER_CLASS if self.offset else 0)
 
-    def __call__(self, row: ManifestRow, rng: np.random.Generator) -> dict[str, Tensor]:
+    def __call__(self, row: Row, rng: np.random.Generator) -> dict[str, Tensor]:
         frames, audio = self.clip(row)
         target = int(rng.integers(NUM_OFFSETS)) if self.offset else NUM_OFFSETS // 2
         early = (target - NUM_OFFSETS // 2) * FRAMES_PER_CLASS  # frames by which the sound is too early
@@ -135,22 +148,15 @@ class ReadSpan:
             "target": torch.tensor(target),
         }
 
-    def clip(self, row: ManifestRow) -> tuple[Tensor, Tensor]:
+    def clip(self, row: Row) -> tuple[Tensor, Tensor]:
         """The clip's frames (T, 3, H, W) and mono sound (640 T,), cut to the shorter of the two.
 
         Raises:
             MediaError: it cannot be read, or lacks picture or sound.
             ClipError: too short.
         """
-        frames = read_video(
-            row.path,
-            self.duration,
-            row.start,
-            rule="nearest",
-            sync_transform=sync_frame(self.frame_size),
-            clip_transform=lambda frame: frame[:, :1, :1],  # the frames at 8 fps are not wanted
-        ).sync
-        sound, rate = read_audio(row.path, self.duration, row.start)
+        frames = self.frames(row)
+        sound, rate = read_sound(row, self.duration)
         try:
             audio = resample(sound.mean(0), rate, SAMPLE_RATE)
         except ClipError as error:
@@ -162,6 +168,18 @@ class ReadSpan:
                 f"needs {self.needed / SYNC_FPS:g} s; leave clip {row.id} out"
             )
         return frames[:length], audio[: length * SAMPLES_PER_FRAME]
+
+    def frames(self, row: Row) -> Tensor:
+        if isinstance(row, CachedClip):
+            return row.frames(self.frame_size)
+        return read_video(
+            row.path,
+            self.duration,
+            row.start,
+            rule="nearest",
+            sync_transform=sync_frame(self.frame_size),
+            clip_transform=lambda frame: frame[:, :1, :1],  # the frames at 8 fps are not wanted
+        ).sync
 
 
 # ---- first stage
@@ -213,10 +231,13 @@ def offset_loss(nets: Nets, batch: SpanBatch, draw: Draw) -> Losses:
     return Losses(F.cross_entropy(logits, batch.target), parts)
 
 
+LOSSES = {"sound": sound_loss, "contrastive": contrastive_loss, "offset": offset_loss}
+
+
 # ---- weights
 
 
-def load_parts(network: Synchformer, state: dict[str, Tensor], source: str) -> set[str]:
+def load_parts(network: nn.Module, state: dict[str, Tensor], source: str) -> set[str]:
     """Load the parts that the file has, each strictly: the encoders without a head, the visual half alone, or all.
 
     Returns:
@@ -231,18 +252,22 @@ def load_parts(network: Synchformer, state: dict[str, Tensor], source: str) -> s
         if part is None:
             raise WeightError(f"{source}: {key} is of no part of Synchformer; a checkpoint of another kind of model?")
         found.setdefault(part, {})[key] = tensor
-    if isinstance(network.head, ContrastiveHead):
+    if not isinstance(getattr(network, "head", None), OffsetHead):
         found.pop("head", None)
+    if isinstance(network, SoundReadout):
+        found.pop("audio", None)
     for part, tensors in found.items():
         load_strict(getattr(network, part), tensors, source=source)
     return set(found)
 
 
-def freeze(network: Synchformer, encoders: list[str], loaded: set[str]) -> None:
+def freeze(network: nn.Module, encoders: list[str], loaded: set[str]) -> None:
     """Raises ValueError for what is no encoder, or one that `weights` did not bring."""
     for part in encoders:
         if part not in ENCODERS:
             raise ValueError(f"task.frozen can hold {', '.join(ENCODERS)}, got {part!r}")
+        if not hasattr(network, part):
+            raise ValueError(f"task.frozen: this stage has no {part} encoder")
         if part not in loaded:
             raise ValueError(
                 f"task.frozen would keep an untrained {part} encoder: set weights=FILE that has it, or task.frozen=[]"
@@ -251,11 +276,14 @@ def freeze(network: Synchformer, encoders: list[str], loaded: set[str]) -> None:
 
 
 def official_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The network's state under the official file's names; the contrastive head is in no such file."""
+    """The network's state under the official file's names; the heads of our own are in no such file."""
     official = {official_key(key): x for key, x in state.items()}
     return {key: x for key, x in official.items() if key.partition(".")[0] in PARTS}
 
 
-def blocks(network: Synchformer) -> list[nn.Module]:
-    head = [] if isinstance(network.head, ContrastiveHead) else network.head.transformer.blocks
-    return [*network.visual.vfeat_extractor.blocks, *network.audio.afeat_extractor.ast.encoder["layer"], *head]
+def blocks(network: nn.Module) -> list[nn.Module]:
+    found = [*network.visual.vfeat_extractor.blocks]
+    if isinstance(network, Synchformer):
+        found += network.audio.afeat_extractor.ast.encoder["layer"]
+        found += network.head.transformer.blocks if isinstance(network.head, OffsetHead) else []
+    return found
