@@ -1,12 +1,19 @@
-"""The training script of the bundled model runs, stops, resumes and packs; a few steps on a few clips."""
+"""The training script of the bundled model runs, is stopped, goes on and packs; two steps of everything, few clips."""
 
 import importlib.util
+import json
+import os
+import signal
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import mmaudio
+from mmaudio.data.clip_cache import ClipCache
+from mmaudio.training.loop import TrainingState
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "train_tiny.py"
 
@@ -15,61 +22,85 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "train_tiny.py"
 def script():
     spec = importlib.util.spec_from_file_location("train_tiny", SCRIPT)
     module = importlib.util.module_from_spec(spec)
+    sys.modules["train_tiny"] = module
     spec.loader.exec_module(module)
+    batches = {"vae": 2, "vocoder": 1, "clip": 2, "sync": 2, "flow": 2}
+    module.BUDGETS["cpu"] = module.Budget(
+        clips={"train": 2, "val": 1, "train_audio": 1},
+        plans={name: module.Plan(batch, 2, 1e-3) for name, batch in batches.items()},
+        evaluated=2,
+    )
     return module
 
 
-def test_every_part_trains_and_the_result_generates(script, tmp_path):
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_whole_command(script, tmp_path, monkeypatch, capsys):
     work, out = tmp_path / "work", tmp_path / "out"
 
-    def run(command, *arguments):
-        script.main(
-            [
-                command,
-                "--work",
-                str(work),
-                "--clips",
-                "3",
-                "--workers",
-                "1",
-                "--batch",
-                "2",
-                "--out",
-                str(out),
-                *arguments,
-            ]
+    def run(stages: str) -> tuple[int, str]:
+        code = script.main(
+            ["--budget", "cpu", "--work", str(work), "--out", str(out), "--workers", "1", "--stages", stages]
         )
+        return code, capsys.readouterr().err
 
-    run("render")
-    run("render")  # nothing left to do
-    for part in ("clip", "sync", "vae", "vocoder"):
-        run(part, "--minutes", "0.01")
-    run("extract")
-    run("flow", "--minutes", "0.01")
-    before = torch.load(work / "flow.pt", weights_only=True)
-    run("flow", "--minutes", str(before["elapsed"] / 60 + 0.01))
-    after = torch.load(work / "flow.pt", weights_only=True)
-    assert after["step"] > before["step"] >= 1
-    assert after["elapsed"] > before["elapsed"]
-    run("pack")
+    # data: killed in the last line of the last clip, the same clip is made again
+    assert run("data")[0] == 0
+    lines = work / "data" / "train" / "clips.jsonl"
+    whole, pictures = lines.read_text(), ClipCache(work / "data" / "train").video.copy()
+    lines.write_text(whole[:-20])
+    assert run("data")[0] == 0
+    assert lines.read_text() == whole
+    assert (ClipCache(work / "data" / "train").video == pictures).all()
+
+    # a network: stopped after its first step, it goes on there
+    step = TrainingState.step
+
+    def step_and_stop(self, *args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *args)
+
+    monkeypatch.setattr(TrainingState, "step", step_and_stop)
+    code, said = run("vae,vocoder")
+    assert code == script.STOPPED
+    assert "== vocoder" not in said
+    monkeypatch.undo()
+    assert [path.name for path in (work / "runs/vae/checkpoints").iterdir()] == ["step_00000001"]
+    code, said = run("vae")
+    assert code == 0
+    assert "at step 1" in said
+    assert "vae: is done" in run("vae")[1]
+
+    assert run("vocoder,clip,sync,features,flow,ema,pack")[0] == 0
+    assert json.loads((work / "vocoders.json").read_text())["best"] == "Griffin-Lim"
+    chosen = json.loads((work / "ema.json").read_text())
+    assert str(chosen["chosen"]) == min(chosen["losses"], key=chosen["losses"].get)
+    assert "ema: is done" in run("ema")[1]
+
     pipe = mmaudio.load("tiny_16k", device="cpu", weights_dir=out)
-    audio = pipe(prompt="a metal ball bounces", duration=1, num_steps=1)[0].audio
-    assert audio.shape == (1, 16_000)
-    assert torch.isfinite(audio).all()
+    for part in ("network", "codec", "clip_text", "clip_vision", "sync"):
+        pipe.part(part)  # strictly, or it raises
+    files = sorted(out.glob("*.safetensors"))
+    assert len(files) == 4
+    assert all(x.dtype == torch.float16 for path in files for x in load_file(path).values() if x.is_floating_point())
+    card = (out / "MODEL_CARD.md").read_text()
+    assert "| flow | 2 | 2 | 0.001 |" in card
+    assert "Griffin-Lim 64: spectral" in card
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(script, tmp_path):
-    model = torch.nn.Linear(1, 1)
-    with pytest.raises(SystemExit, match="not finite at step 0"):
-        script.fit("x", tmp_path, 1.0, model, lambda rng: {"loss": model.weight.sum() * float("nan")}, lr=1e-3)
-    assert not list(tmp_path.iterdir())
-
-
-def test_motion_energy_sees_what_moves(script):
-    frames = torch.zeros(1, 16, 3, script.SIZE, script.SIZE)
-    frames[:, 8:, :, :16, :16] = 1.0  # the first patch jumps once
-    energy = script.motion_energy(frames)
-    assert energy.shape == (1, 16, (script.SIZE // 16) ** 2)
-    assert energy[0, 8, 0] > 2
-    energy[0, 8, 0] = 0
-    assert energy.abs().max() == 0
+def test_what_cannot_be_done_is_one_line(script, tmp_path, capsys):
+    words = ["--budget", "cpu", "--work", str(tmp_path), "--stages"]
+    assert script.main([*words, "pack"]) == 2
+    assert "tiny_16k_network.safetensors: is not there; run the stages before" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        script.main([*words, "vae"])
+    assert "data/train: cannot read" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        script.main([*words, "trian"])
+    assert "unknown stage 'trian'" in capsys.readouterr().err
