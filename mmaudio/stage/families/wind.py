@@ -193,12 +193,12 @@ def _words(events: tuple[Event, ...], nouns: list[str]) -> Words:
         clauses=(
             "the wind howls",
             f"{things} sway{s} in the wind",
-            "gusts of wind sweep over the grass",
+            "gusts of wind sweep over the land",
             "the wind blows leaves through the air",
         ),
         details=(
             f"the wind howls {course}, and leaves fly through the air",
             f"{things} sway{s} in the wind, which howls {course}",
-            "gusts of wind bend the grass, and their howl rises and sinks",
+            "gusts of wind bend all that grows, and their howl rises and sinks",
         ),
     )
