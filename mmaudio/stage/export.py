@@ -214,6 +214,7 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _write_flac(path: Path, audio: np.ndarray, sample_rate: int) -> None:
-    from mmaudio.media import write_audio
+    import soundfile
 
-    write_audio(path, audio, sample_rate)
+    with replacing(path) as temporary:
+        soundfile.write(temporary, audio, sample_rate, format="FLAC", subtype="PCM_24")

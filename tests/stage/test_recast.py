@@ -1,26 +1,29 @@
+"""Scenes made of one material on request, also of one that no scene has of its own accord."""
+
 import numpy as np
 import pytest
 
-from mmaudio.stage import render_clip
-from mmaudio.stage.materials import HELD_OUT, MATERIALS
-from mmaudio.stage.scene import make_scene, recast
+from mmaudio.stage import FAMILIES, HELD_OUT, MATERIALS, make_scene, render_clip
+
+SOLID = [name for name, family in FAMILIES.items() if family.solid]
 
 
-def test_held_out_materials_are_in_no_scene():
-    seen = {body.material for seed in range(300) for body in make_scene(seed).bodies}
-    assert seen == set(MATERIALS)
-    assert not seen & set(HELD_OUT)
+@pytest.mark.parametrize("family", SOLID)
+def test_all_is_made_of_what_is_asked_for(family):
+    for material in (*MATERIALS, *HELD_OUT):
+        assert make_scene(3, 4.0, family=family, material=material).materials == (material,)
 
 
-def test_recast_changes_the_stuff_but_not_the_movements():
-    plain, stone = (render_clip(5, size=48, duration=3, material=m) for m in (None, "stone"))
-    assert [e.time for e in stone.events] == [e.time for e in plain.events]
-    assert stone.materials == ("stone",)
+def test_only_families_with_solid_things_are_cast():
+    scenes = [make_scene(seed, 2.0, material="stone") for seed in range(60)]
+    assert {scene.family for scene in scenes} <= set(SOLID)
+    assert len({scene.family for scene in scenes}) > 1
+    assert {scene.materials for scene in scenes} == {("stone",)}
+
+
+def test_another_material_looks_and_sounds_different():
+    wood, stone = (render_clip(5, size=48, duration=3, material=m, family="strike") for m in ("wood", "stone"))
+    assert [event.time for event in stone.events] == [event.time for event in wood.events]
     assert "stone" in stone.caption
-    assert np.abs(stone.audio - plain.audio).max() > 0.01
-    assert np.abs(stone.video.astype(int) - plain.video).max() > 20
-
-
-def test_an_unknown_material():
-    with pytest.raises(ValueError, match="unknown material 'cheese': expected one of wood"):
-        recast(make_scene(1), "cheese")
+    assert np.abs(stone.audio - wood.audio).max() > 0.01
+    assert np.abs(stone.video.astype(int) - wood.video).max() > 20
