@@ -66,7 +66,12 @@ def crop(still: np.ndarray, view: View, height: int, width: int) -> np.ndarray:
     y, x = np.clip(y, 0, still.shape[0] - 1.001), np.clip(x, 0, still.shape[1] - 1.001)
     row, column = y.astype(np.intp), x.astype(np.intp)
     down, right = (y - row).astype(np.float32)[:, None, None], (x - column).astype(np.float32)[None, :, None]
-    rows = still[row]
-    rows = rows + down * (still[row + 1] - rows)
-    image = rows[:, column]
-    return image + right * (rows[:, column + 1] - image)
+    rows, below = still[row], still[row + 1]
+    below -= rows
+    below *= down
+    rows += below
+    image, beside = rows.take(column, axis=1), rows.take(column + 1, axis=1)
+    beside -= image
+    beside *= right
+    image += beside
+    return image

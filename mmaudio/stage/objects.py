@@ -142,14 +142,14 @@ class BodyPainter:
             at = ny if body.shape == "ball" else ny - 0.8 * nx * np.sign(lx)  # upright on a vessel
             lit = lit + finish.mirror * (0.15 - 0.55 * np.exp(-(((at - 0.15) / 0.22) ** 2)) - 0.45 * at * (at < 0.15))
         hx, hy, hz = self.half
-        shine = finish.specular * np.maximum(nx * hx + ny * hy + nz * hz, 0) ** finish.sharpness
+        shine = finish.specular * np.exp(finish.sharpness * (nx * hx + ny * hy + nz * hz - 1))
         texels = len(self.texture)
         scale = texels / (2 * self.extent)
         u = np.clip((x + self.extent) * scale, 0, texels - 1).astype(np.intp)
         v = np.clip((y + self.extent) * scale, 0, texels - 1).astype(np.intp)
         shown = self.texture[v, u] * lit[..., None] + shine[..., None]
         if finish.opacity < 1:
-            rim = np.maximum(flat**1.5, 0.0)
+            rim = flat * np.sqrt(flat)
             cover = cover * np.clip(finish.opacity + (0.9 - finish.opacity) * rim + shine, 0, 1)
         patch += cover[..., None] * (shown - patch)
 
@@ -157,9 +157,9 @@ class BodyPainter:
         """x and y of the surface normal on screen: a sphere, a bevelled block, or an upright vessel."""
         if self.body.shape == "ball":
             return wide, down
-        across = np.clip(x / self.body.aspect, -1, 1)
+        across, down = np.clip(x / np.float32(self.body.aspect), -1, 1), np.clip(y, -1, 1)
         if self.body.shape == "block":
-            nx, ny = 0.8 * across**5, 0.8 * np.clip(y, -1, 1) ** 5
+            nx, ny = 0.8 * across * (across * across) ** 2, 0.8 * down * (down * down) ** 2
         else:
-            nx, ny = 0.92 * across, 0.35 * np.clip(y, -1, 1) ** 3 + 0.05
+            nx, ny = 0.92 * across, 0.35 * down * down * down + 0.05
         return c * nx - s * ny, s * nx + c * ny

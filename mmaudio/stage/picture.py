@@ -4,7 +4,7 @@ import numpy as np
 
 from .backdrop import draw_backdrop
 from .camera import Camera, crop
-from .canvas import Canvas, View
+from .canvas import Canvas
 from .extras import NEARNESS, obstacles, wanderers
 from .lens import Film, Lens, compress
 from .scene import Light, Look, Painter, Scene, generator
@@ -24,13 +24,14 @@ def render_video(scene: Scene, fps: float = 25, size: tuple[int, int] = (112, 11
     film = Film(lens, generator(scene.seed, "noise"), height, width)
 
     frames = np.empty((round(scene.duration * fps), height, width, 3), np.uint8)
+    image = np.empty((height, width, 3), np.float32)
     view = still = None
     for k in range(len(frames)):
         time = k / fps
         seen = camera.view(time, height, width)
         if seen != view:
             view, still = seen, crop(backdrop, seen, height, width)
-        image = _exposed(still, view, behind, moving, lens.exposures(time, fps))
+        _expose(Canvas(image, view), still, behind, moving, lens.exposures(time, fps))
         near = Canvas(image, camera.view(time, height, width, NEARNESS))
         for obstacle in before:
             obstacle.draw(near, time, 0.5 * width / min(height, width))
@@ -59,16 +60,18 @@ def _painters(scene: Scene, light: Light, unit: int) -> tuple[list[Painter], lis
     return standing, [moving[i] for i in sorted(range(len(things)), key=lambda i: things[i].depth)]
 
 
-def _exposed(still: np.ndarray, view: View, behind: tuple, moving: list[Painter], times: tuple[float, ...]):
-    """The mean of the moving things over some instants, drawn on a copy of `still`."""
-    total = None
+def _expose(canvas: Canvas, still: np.ndarray, behind: tuple, moving: list[Painter], times: tuple[float, ...]) -> None:
+    """Draw the moving things over `still`: the mean over some instants."""
+    total = np.zeros_like(still) if len(times) > 1 else None
     for time in times:
-        canvas = Canvas(still.copy(), view)
+        np.copyto(canvas.image, still)
         for wanderer in behind:
             wanderer.draw(canvas, time)
         for painter in moving:
             painter.shadow(canvas, time)
         for painter in moving:
             painter.draw(canvas, time)
-        total = canvas.image if total is None else np.add(total, canvas.image, out=total)
-    return total if len(times) == 1 else np.divide(total, len(times), out=total)
+        if total is not None:
+            total += canvas.image
+    if total is not None:
+        np.divide(total, len(times), out=canvas.image)
