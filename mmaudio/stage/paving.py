@@ -71,7 +71,7 @@ def _texture(stuff: str, rng: np.random.Generator, xs: np.ndarray, ys: np.ndarra
         shade = 0.12 * np.sin(board * 7.3) + 0.12 * grain - 0.5 * seam
     elif stuff == "metal":  # bluish grey, with raised lozenges
         base = colour(rng, (0.55, 0.62), (0.03, 0.15), (0.5, 0.68))
-        lozenges = np.sin(2 * np.pi * (x + y) / 0.07) * np.sin(2 * np.pi * (x - y) / 0.07)
+        lozenges = np.sin(2 * np.pi * (x + y) / 0.11) * np.sin(2 * np.pi * (x - y) / 0.11)
         shade = 0.3 * np.clip(3 * np.abs(lozenges) - 1.6, -0.4, 1) + 0.05 * soft
     elif stuff == "ceramic":  # bright tiles in two tones between dark joints
         base = colour(rng, (0.08, 0.6), (0.02, 0.2), (0.82, 0.95))

@@ -11,7 +11,7 @@ KIND_WORDS = {
     "strike": ("hit", "hits", "hitting", "struck", "strikes", "striking", "tapped", "tapping"),
     "collision": ("colliding", "collision", "collide", "collides", "bumping", "bump"),
     "roll": ("rolling", "rolls", "roll"),
-    "scrape": ("scraping", "scrapes", "scrape", "dragged", "dragging"),
+    "scrape": ("scraping", "scrapes", "scraped"),
     "engine": ("engine", "motor"),
     "fan": ("fan", "propeller"),
     "rain": ("rain", "rains", "raining"),
@@ -21,6 +21,7 @@ KIND_WORDS = {
     "drip": ("drip", "drips", "dripping"),
     "pour": ("pour", "pours", "poured", "pouring"),
     "footstep": ("footsteps", "steps", "walks", "walking"),
+    "shatter": ("breaking", "breaks", "break", "shattering", "shatters", "shatter", "smashing", "smashes", "smash"),
 }
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from ..scene import Act, Setting
-from . import collide, drip, drop, engine, fan, fire, footsteps, pour, rain, roll, strike, tick, wind
+from . import collide, drip, drop, engine, fan, fire, footsteps, pour, rain, roll, shatter, strike, tick, wind
 
 
 @dataclass(frozen=True)
@@ -35,4 +35,5 @@ FAMILIES: dict[str, Family] = {
     "drip": Family(drip.make, ("drip",), ("room", "room", "outdoors")),
     "pour": Family(pour.make, ("pour",), ("room", "room", "outdoors")),
     "footsteps": Family(footsteps.make, ("footstep",), ("room", "outdoors", "outdoors"), solid=True),
+    "shatter": Family(shatter.make, ("shatter",), solid=True),
 }
