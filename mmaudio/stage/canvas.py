@@ -135,31 +135,32 @@ class Canvas:
         px0, py0 = view.x + view.scale * np.asarray(x0), view.y + view.scale * np.asarray(y0)
         px1, py1 = view.x + view.scale * np.asarray(x1), view.y + view.scale * np.asarray(y1)
         reach = np.hypot(px1 - px0, py1 - py0)
+        thick = width * view.scale
+        lanes = _spread(thick) / np.maximum(reach, 1e-6)[:, None]  # thick ones are several lines side by side
         count = max(int(np.ceil(reach.max(initial=0.0))) + 1, 1)
         along = (np.arange(count) + 0.5) / count
-        px = (px0[:, None] + (px1 - px0)[:, None] * along).ravel()
-        py = (py0[:, None] + (py1 - py0)[:, None] * along).ravel()
-        thick = width * view.scale
+        dx, dy = px1 - px0, py1 - py0
+        px = (px0 - 0.5)[:, None, None] + dx[:, None, None] * along - (dy[:, None] * lanes)[..., None]
+        py = (py0 - 0.5)[:, None, None] + dy[:, None, None] * along + (dx[:, None] * lanes)[..., None]
         weight = np.minimum(reach / count, 1.0) * (min(thick, 1.0) * opacity)  # reach / count: pixels per dot
-        self._splat(px - 0.5, py - 0.5, np.repeat(weight, count), paint, max(thick, 1.0))
+        self._splat(px.ravel(), py.ravel(), np.repeat(weight, lanes.shape[1] * count), paint)
 
     def dots(self, x, y, radius: float, paint: np.ndarray, opacity=1.0) -> None:
         """Many small round specks at once: arrays of centres (S,); `opacity` a number or (S,). Smaller than a pixel
         means fainter."""
         view = self.view
         size = 2 * radius * view.scale
-        px, py = view.x + view.scale * np.asarray(x) - 0.5, view.y + view.scale * np.asarray(y) - 0.5
-        self._splat(px, py, np.full(len(px), min(size * size, 1.0)) * opacity, paint, max(size, 1.0))
+        offsets = _spread(size)
+        px = (view.x + view.scale * np.asarray(x) - 0.5)[:, None, None] + offsets
+        py = (view.y + view.scale * np.asarray(y) - 0.5)[:, None, None] + offsets[:, None]
+        px, py = np.broadcast_arrays(px, py)  # (S, n, n): large ones are squares of points
+        weight = np.full(len(px), min(size * size, 1.0)) * opacity
+        self._splat(px.ravel(), py.ravel(), np.repeat(weight, len(offsets) ** 2), paint)
 
-    def _splat(self, px, py, weight, paint: np.ndarray, size: float) -> None:
-        """Cover the pixels around (px, py) bilinearly with `paint`; larger ones as squares of such points."""
+    def _splat(self, x, y, weight, paint: np.ndarray) -> None:
+        """Cover the pixels around points, given in pixels, bilinearly with `paint`."""
         image = self.image
         height, width = image.shape[:2]
-        steps = int(np.ceil(size))
-        offsets = (np.arange(steps) - (steps - 1) / 2) * (size / steps)
-        x = (px[:, None, None] + offsets).repeat(steps, 1).ravel()
-        y = (py[:, None, None] + offsets[:, None]).repeat(steps, 2).ravel()
-        weight = np.repeat(weight, steps * steps)
         inside = (x >= 0) & (y >= 0) & (x < width - 1) & (y < height - 1)
         x, y, weight = x[inside], y[inside], weight[inside]
         column, row = x.astype(np.intp), y.astype(np.intp)
@@ -168,11 +169,11 @@ class Canvas:
         upper, lower = (1 - down) * weight, down * weight
         places = np.concatenate([at, at + 1, at + width, at + width + 1])
         shares = np.concatenate([(1 - right) * upper, right * upper, (1 - right) * lower, right * lower])
-        rows = np.bincount(places, shares, height * width).astype(np.float32).reshape(height, width)
-        touched = np.nonzero(rows.any(axis=1))[0]
-        if len(touched):
-            band = slice(touched[0], touched[-1] + 1)
-            image[band] += np.minimum(rows[band], 1)[..., None] * (paint - image[band])
+        cover = np.minimum(np.bincount(places, shares, height * width).astype(np.float32), 1)
+        places = np.flatnonzero(cover)
+        row, column = np.divmod(places, width)
+        below = image[row, column]
+        image[row, column] = below + cover[places, None] * (paint - below)
 
     def shadow(self, x: float, ground: float, wide: float, darkness: float, lean: float = 0.0) -> None:
         """A soft ellipse of half-width `wide` on the floor, drawn out to one side by `lean` (signed)."""
@@ -187,3 +188,9 @@ class Canvas:
     def expose(self, gain: float, tint: np.ndarray | None = None) -> None:
         """Make everything drawn so far brighter or darker."""
         self.image *= np.float32(gain) if tint is None else (gain * tint).astype(np.float32)
+
+
+def _spread(size: float) -> np.ndarray:
+    """Offsets (n,) of the fewest points, at most a pixel apart, that cover `size` pixels; one where it is a pixel."""
+    count = max(int(np.ceil(size)), 1)
+    return (np.arange(count) - (count - 1) / 2) * (max(size, 1.0) / count)

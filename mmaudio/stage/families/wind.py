@@ -11,7 +11,8 @@ from ..look import colour
 from ..scene import Act, Event, Look, Setting, Words
 from ..voices import band_noise, contour, moving_noise
 
-BLADES, LEAVES = 90, 26
+BLADES, LEAVES = 75, 22
+STRIPS = 24  # of a flag
 CREST = 3.6  # peak of noise relative to its RMS
 
 
@@ -46,10 +47,8 @@ class TreePainter:
         self.tree, rng = tree, look.rng
         self.bark = colour(rng, (0.05, 0.1), (0.3, 0.6), (0.2, 0.4)) * look.light.tint
         green = colour(rng, (0.2, 0.36), (0.5, 0.8), (0.3, 0.6)) * look.light.tint
-        self.crown = [
-            (*rng.uniform((-0.5, 0.5, 0.16), (0.5, 1.1, 0.27)), rng.uniform(0, 6), green * rng.uniform(0.7, 1.25))
-            for _ in range(12)
-        ]
+        self.crown = rng.uniform((-0.3, 0.52, 0.1, 0), (0.3, 1.08, 0.17, 6), (10, 4))  # x, up, radius, phase
+        self.greens = green * rng.uniform(0.7, 1.25, (10, 1)).astype(np.float32)
 
     def shadow(self, canvas: Canvas, time: float) -> None:
         canvas.shadow(self.tree.x, self.tree.depth, 0.25 * self.tree.height, 0.4)
@@ -66,9 +65,9 @@ class TreePainter:
         points = [self._bent(0.0, up, lean) for up in (0.0, 0.3, 0.55, 0.8)]
         for (x0, y0), (x1, y1) in pairwise(points):
             canvas.capsule(x0, y0, x1, y1, 0.035 * tree.height, self.bark)
-        for x, up, size, phase, green in self.crown:
-            own = float(tree.gusts.lean(time, phase))
-            canvas.disc(*self._bent(0.6 * x, up, own), 0.6 * size * tree.height, green, softness=0.5)
+        leans = tree.gusts.lean(time, self.crown[:, 3])
+        for (x, up, radius, _), green, own in zip(self.crown, self.greens, leans, strict=True):
+            canvas.disc(*self._bent(x, up, own), radius * tree.height, green, softness=0.5)
 
 
 @dataclass(frozen=True)
@@ -98,16 +97,14 @@ class FlagPainter:
         top = flag.depth - flag.height
         strength = float(flag.gusts.strength.at(time))
         canvas.capsule(flag.x, flag.depth, flag.x, top, 0.009, self.pole)
-        along = np.linspace(0, 1, 7)
+        along = np.linspace(0, 1, STRIPS)
         angle = 1.4 * (1 - min(1.3 * strength, 1.0))  # it hangs nearly straight down in a calm
         wave = 0.2 * strength * along * np.sin(2 * np.pi * (1.6 * along - (1 + 2 * strength) * time))
         length, wide = 0.55 * flag.height, 0.3 * flag.height
         x = flag.x + flag.gusts.side * length * along * np.cos(angle)
         y = top + length * (along * np.sin(angle) + wave)
-        for i in range(6):
-            corners = [(x[i], y[i]), (x[i + 1], y[i + 1]), (x[i + 1], y[i + 1] + wide), (x[i], y[i] + wide)]
-            shade = 1 + 1.2 * (wave[i + 1] - wave[i])
-            canvas.polygon(corners, self.paints[i // 3] * np.float32(shade))
+        for paint, half in zip(self.paints, (slice(None, STRIPS // 2), slice(STRIPS // 2, None)), strict=True):
+            canvas.streaks(x[half], y[half], x[half], y[half] + wide, length / STRIPS, paint)
 
 
 @dataclass(frozen=True)
