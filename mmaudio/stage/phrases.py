@@ -12,16 +12,20 @@ KIND_WORDS = {
     "collision": ("colliding", "collision", "collide", "collides", "bumping", "bump"),
     "roll": ("rolling", "rolls", "roll"),
     "scrape": ("scraping", "scrapes", "scraped"),
+    "footstep": ("footsteps", "steps", "walks", "walking"),
+    "shatter": ("breaking", "breaks", "break", "shattering", "shatters", "shatter", "smashing", "smashes", "smash"),
     "engine": ("engine", "motor"),
     "fan": ("fan", "propeller"),
     "rain": ("rain", "rains", "raining"),
     "fire": ("fire", "campfire"),
     "wind": ("wind",),
     "tick": ("tick", "ticks", "ticking"),
+    "typing": ("typing", "types", "keyboard"),
     "drip": ("drip", "drips", "dripping"),
     "pour": ("pour", "pours", "poured", "pouring"),
-    "footstep": ("footsteps", "steps", "walks", "walking"),
-    "shatter": ("breaking", "breaks", "break", "shattering", "shatters", "shatter", "smashing", "smashes", "smash"),
+    "firework": ("firework", "fireworks"),
+    "thunder": ("thunder", "thunders", "thunderstorm", "thunderclap", "thunderclaps"),
+    "bell": ("bell", "chimes"),
 }
 
 

@@ -7,7 +7,26 @@ from typing import Literal
 import numpy as np
 
 from ..scene import Act, Setting
-from . import collide, drip, drop, engine, fan, fire, footsteps, pour, rain, roll, shatter, strike, tick, wind
+from . import (
+    bell,
+    collide,
+    drip,
+    drop,
+    engine,
+    fan,
+    fire,
+    fireworks,
+    footsteps,
+    keyboard,
+    pour,
+    rain,
+    roll,
+    shatter,
+    strike,
+    thunder,
+    tick,
+    wind,
+)
 
 
 @dataclass(frozen=True)
@@ -26,14 +45,18 @@ FAMILIES: dict[str, Family] = {
     "strike": Family(strike.make, ("strike",), ("room", "room", "outdoors"), solid=True),
     "collide": Family(collide.make, ("collision",), ("room", "room", "outdoors"), solid=True, space="whole"),
     "roll": Family(roll.make, ("roll", "scrape"), ("room", "room", "outdoors"), solid=True),
+    "footsteps": Family(footsteps.make, ("footstep",), ("room", "outdoors", "outdoors"), solid=True),
+    "shatter": Family(shatter.make, ("shatter",), solid=True),
     "engine": Family(engine.make, ("engine",), ("room", "outdoors")),
     "fan": Family(fan.make, ("fan",), ("room", "room", "outdoors")),
     "rain": Family(rain.make, ("rain",), ("outdoors", "night"), space="around"),
     "fire": Family(fire.make, ("fire",), ("outdoors", "night", "room")),
     "wind": Family(wind.make, ("wind",), ("outdoors",), space="around"),
     "tick": Family(tick.make, ("tick",)),
+    "typing": Family(keyboard.make, ("typing",)),
     "drip": Family(drip.make, ("drip",), ("room", "room", "outdoors")),
     "pour": Family(pour.make, ("pour",), ("room", "room", "outdoors")),
-    "footsteps": Family(footsteps.make, ("footstep",), ("room", "outdoors", "outdoors"), solid=True),
-    "shatter": Family(shatter.make, ("shatter",), solid=True),
+    "fireworks": Family(fireworks.make, ("firework",), ("night",)),
+    "thunder": Family(thunder.make, ("thunder",), ("night", "outdoors"), space="around"),
+    "bell": Family(bell.make, ("bell",), ("room", "outdoors"), solid=True),
 }

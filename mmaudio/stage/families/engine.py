@@ -121,7 +121,7 @@ class Firing:
 
     def render(self, sample_rate: int, length: int, rng: np.random.Generator) -> np.ndarray:
         seconds = np.arange(length) / sample_rate
-        fired = self.firings * self.spin.turns(seconds)
+        fired = 0.5 + self.firings * self.spin.turns(seconds)  # it stands between two pulses
         strength = (self.spin.speed(seconds) / FAST) ** 0.6
         cycle = np.linspace(0, 1, 1025)
         order = np.arange(1, HARMONICS + 1)[:, None]
@@ -134,11 +134,12 @@ class Firing:
         return dry * (self.loudness * strength.max() / (np.abs(dry).max() + 1e-9))
 
     def _resonate(self, dry: np.ndarray, sample_rate: int) -> np.ndarray:
-        hz = np.fft.rfftfreq(len(dry), 1 / sample_rate)
+        size = len(dry) + sample_rate // 4
+        hz = np.fft.rfftfreq(size, 1 / sample_rate)
         gain = (
             0.5 + 2 * np.exp(-(((hz - self.body_hz) / (0.5 * self.body_hz)) ** 2)) + np.exp(-(((hz - 900) / 350) ** 2))
         )
-        return np.fft.irfft(np.fft.rfft(dry) * gain * (hz > 15) * (hz < HIGHEST * sample_rate), len(dry))
+        return np.fft.irfft(np.fft.rfft(dry, size) * gain * (hz < HIGHEST * sample_rate), size)[: len(dry)]
 
 
 def make(rng: np.random.Generator, setting: Setting) -> Act:

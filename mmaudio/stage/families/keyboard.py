@@ -140,7 +140,8 @@ class Clicks:
         for stroke in self.strokes:
             hertz = np.array([950.0, 1900.0, 3100.0]) * each[stroke.key]
             sound = 0.6 * ring(hertz, 0.022, np.array([1.0, 0.8, 0.5]), sample_rate)
-            click = burst(0.004, self.corner, sample_rate, rng)
+            corner = self.corner * (0.4 if stroke.key == SPACE else 1.0)
+            click = burst(0.004, corner, sample_rate, rng)
             sound[: len(click)] += 0.7 * click[: len(sound)]
             add(dry, stroke.time, stroke.loudness * sound, sample_rate)
             add(dry, stroke.time + stroke.held, RELEASE * stroke.loudness * sound, sample_rate)

@@ -85,7 +85,7 @@ class SkyPainter:
         for flash in self.sky.flashes:
             bright = flash.brightness(time)
             if bright > 0.04 and flash.bolt:
-                width = 0.004 + 0.012 * flash.closeness
+                width = 0.008 + 0.01 * flash.closeness
                 top_x, top_y = flash.bolt[0]
                 canvas.glow(top_x, top_y, 0.15 + 0.2 * flash.closeness, self.paint, 0.3 * bright)
                 self._line(canvas, flash.bolt, width, bright)
