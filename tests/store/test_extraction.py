@@ -197,7 +197,7 @@ def test_parts_of_other_settings_are_not_mixed_in(sounds, tmp_path):
 
 
 def test_failures_are_listed_and_the_rest_is_packed(sounds, stage, tmp_path):
-    good = next(iter(stage.glob("*.mp4")))
+    good = next(iter((stage / "video").glob("*.mp4")))
     soundfile.write(tmp_path / "short.wav", np.ones(RATE), RATE)
     soundfile.write(tmp_path / "silent.wav", np.zeros(9 * RATE), RATE)
     (tmp_path / "text.wav").write_text("no sound at all\n")
