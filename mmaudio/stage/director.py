@@ -17,6 +17,7 @@ SPLITS = {
     "train_audio": (4_000_000, 5_000_000),
 }
 SILENCE, TWO, UNSEEN = 0.02, 0.2, 0.08  # shares of scenes with nothing, with two acts, with something out of sight
+TRIES = 1000  # draws of an act until one has an event: some families hardly fit a second
 SOLID_WEIGHT = 2.0  # solid families are drawn more often: each has ten materials to learn, the others one sound
 
 
@@ -143,7 +144,7 @@ def _play(rng: np.random.Generator, setting: Setting, families: list[str]) -> tu
 
 
 def _act(rng: np.random.Generator, setting: Setting, family: str) -> Act:
-    for _ in range(100):
+    for _ in range(TRIES):
         act = FAMILIES[family].make(rng, setting)
         if act.events:
             return act

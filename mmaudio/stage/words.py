@@ -84,9 +84,10 @@ def one_of(words: Captions, rng: np.random.Generator) -> str:
 
 def _drawn(act: Act, rng: np.random.Generator, heard_only: bool) -> Captions:
     """One of an act's alternatives per level, reworded."""
-    levels = vars(act.words).values()
+    levels = list(vars(act.words).values())
     if heard_only:
-        levels = [[text for text in level if not SIGHT.search(text)] or level for level in levels]
+        tags, clauses, details = ([text for text in level if not SIGHT.search(text)] for level in levels)
+        levels = [tags, clauses, details or clauses]
     return Captions(*(_reworded(str(rng.choice(level)), rng) for level in levels))
 
 
