@@ -59,7 +59,7 @@ class _Voice:
         keep = hz < HIGHEST * sample_rate
         self.is_tone = (np.arange(len(hz)) < tones)[keep]
         self.hz, self.gain = hz[keep], gain[keep]
-        seconds = np.arange(int(sample_rate * min(1.1 * t60[keep].max() + 0.02, 2.5))) / sample_rate
+        seconds = np.arange(int(sample_rate * min(1.1 * t60[keep].max(initial=0.0) + 0.02, 2.5))) / sample_rate
         self.partials = np.exp(-LN1000 * seconds / t60[keep][:, None])
         self.partials *= np.sin(2 * np.pi * self.hz[:, None] * seconds)
         self.partials = self.partials.astype(np.float32)

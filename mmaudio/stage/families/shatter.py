@@ -16,7 +16,7 @@ from ..voices import HIGHEST, add, band_noise
 
 FULL_DROP = 0.62  # stage units: breaking after such a fall has loudness 1
 MOST = 3  # breaks in a clip
-SETTLING = 0.4  # seconds before the end of the clip without a new break
+SETTLING = 0.25  # seconds before the end of the clip without a new break
 ARRIVAL = 0.45  # seconds to bring a vessel into the picture
 BOUNCE = 0.3  # share of its speed that a shard keeps
 SLOWEST = 0.25  # stage units per second: a shard that lands more slowly stays
@@ -185,7 +185,7 @@ def _carry(rng: np.random.Generator, setting: Setting, body: Body, x: float, sta
         lower = height - 0.1
         path += [Segment(start + 0.1, 0.3, x, x, height, lower), Segment(start + 0.45, 0.3, x, x, lower, height)]
         start += 0.8
-    release = start + float(rng.uniform(0.15, 1.2))
+    release = start + float(rng.uniform(0.1, min(1.2, 0.3 * setting.duration)))
     falling = float(np.sqrt(2 * height / setting.gravity))
     turn = float(rng.uniform(-0.7, 0.7))
     path.append(Segment(release, falling, x, x, height, 0.0, 0.0, setting.gravity, 0.0, turn))
