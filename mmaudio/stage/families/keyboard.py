@@ -98,16 +98,35 @@ class KeyboardPainter:
         board = self.keyboard
         middle = board.top + (ROWS + 1) / 2 * board.high
         self._box(canvas, board.x, middle, (COLUMNS / 2 + 0.3) * board.wide, (ROWS / 2 + 0.8) * board.high, self.case)
-        down = board.pressed(time)
-        for key in range(SPACE + 1):
+        self._keys(canvas)
+        self._box(canvas, *board.place(SPACE), 2.5 * board.wide, 0.4 * board.high, self.key)
+        for key in board.pressed(time):
             x, y = board.place(key)
-            half = (2.5 if key == SPACE else 0.42) * board.wide
-            if key in down:
-                y += TRAVEL * board.high
-                canvas.glow(x, y, 1.6 * board.wide, self.lit, 0.6)
-            self._box(canvas, x, y, half, 0.4 * board.high, self.lit if key in down else self.key)
+            half, tall = (2.5 if key == SPACE else 0.42) * board.wide, 0.4 * board.high
+            self._box(canvas, x, y, half, tall, self.case)
+            y += TRAVEL * board.high
+            canvas.glow(x, y, 1.6 * board.wide, self.lit, 0.6)
+            self._box(canvas, x, y, half, tall, self.lit)
         for hand in (0, 1):
             self._hand(canvas, *board.finger(hand, time), 2 * hand - 1)
+
+    def _keys(self, canvas: Canvas) -> None:
+        """All keys but the bar at once, at rest."""
+        board = self.keyboard
+        left, right = board.x - COLUMNS / 2 * board.wide, board.x + COLUMNS / 2 * board.wide
+        found = canvas.patch(left, board.top, right, board.top + ROWS * board.high)
+        if found is None:
+            return
+        pixels, xs, ys = found
+        across = self._row(xs, left, board.wide, COLUMNS, 0.42) * canvas.view.scale
+        down = self._row(ys, board.top, board.high, ROWS, 0.4) * canvas.view.scale
+        cover = np.clip(across + 0.5, 0, 1) * np.clip(down + 0.5, 0, 1)
+        pixels += cover[..., None].astype(np.float32) * (self.key - pixels)
+
+    def _row(self, at: np.ndarray, first: float, pitch: float, count: int, half: float) -> np.ndarray:
+        """How far inside the nearest key of a row each place is, in stage units."""
+        place = (at - first) / pitch
+        return (half - np.abs(place - np.clip(np.floor(place), 0, count - 1) - 0.5)) * pitch
 
     def _box(self, canvas: Canvas, x: float, y: float, half: float, tall: float, paint: np.ndarray) -> None:
         canvas.polygon([(x - half, y - tall), (x + half, y - tall), (x + half, y + tall), (x - half, y + tall)], paint)
