@@ -383,7 +383,7 @@ def evaluate(job: Job) -> None:
             continue
         words = [
             "--variant", TINY.name, "--weights_dir", job.weights, "--split", split,
-            "--count", job.budget.evaluated, "--seed", 0, "--json", path,
+            "--count", job.budget.evaluated, "--seed", 0, "--work", job.work / "evaluation", "--json", path,
         ]  # fmt: skip
         done = subprocess.run([sys.executable, script, *map(str, words)])
         if done.returncode:
@@ -396,9 +396,10 @@ def pack(job: Job) -> None:
     missing = [name for name in names if not (job.weights / name).exists()]
     if missing:
         raise WeightError(f"{job.weights / missing[0]}: is not there; run the stages before")
-    size = sum((job.weights / name).stat().st_size for name in names)
+    others = [path for path in job.out.glob("*.safetensors") if path.name not in names]  # the judge is bundled, too
+    size = sum(path.stat().st_size for path in (*(job.weights / name for name in names), *others))
     if size > MOST_BYTES:
-        raise WeightError(f"{job.weights}: {size / 1e6:.1f} MB, at most {MOST_BYTES / 1e6:g} MB are bundled")
+        raise WeightError(f"{job.out}: would hold {size / 1e6:.1f} MB, at most {MOST_BYTES / 1e6:g} MB are bundled")
     job.out.mkdir(parents=True, exist_ok=True)
     for name in names:
         shutil.copyfile(job.weights / name, job.out / name)
@@ -434,10 +435,17 @@ def model_card(job: Job, names: list[str]) -> str:
     lines += ["", f"All stages took {sum(seconds.values()) / 3600:.1f} hours on {machine()}."]
     if chosen := read_json(job.work / "ema.json"):
         lines += [f"The flow network is the average of length sigma_rel {chosen['chosen']:g}."]
-    for title, name in (("Vocoders", "vocoders"), ("Split test", "test"), ("Split test_hard", "test_hard")):
-        if figures := read_json(job.work / f"{name}.json"):
-            lines += ["", f"**{title}.** From `{name}.json`:", "", "| | |", "|---|---|"]
-            lines += [f"| {key} | {value} |" for key, value in flat(figures)]
+    if figures := read_json(job.work / "vocoders.json"):
+        lines += ["", f"**Vocoders** on held-out mel spectrograms; {figures.pop('best')} is the better one.", ""]
+        lines += table(figures)
+    for split in ("test", "test_hard"):
+        if figures := read_json(job.work / f"{split}.json"):
+            lines += [
+                "",
+                f"**Split {split}**, {job.budget.evaluated} clips, seed 0, by `scripts/evaluate_stage.py`.",
+                "",
+            ]
+            lines += table(figures["rows"])
     lines += [
         "",
         "**Limits.** It knows the simulated world alone: its sounds and pictures, at 8 s, 25 frames a second and "
@@ -456,15 +464,20 @@ def last_losses(path: Path) -> dict[str, float]:
     return {line["kind"]: line["loss"] for line in lines if line.get("loss") is not None}
 
 
-def flat(figures: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Nested figures as (name, value) pairs."""
-    for key, value in figures.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{key}: ")
-        elif isinstance(value, list):
-            yield f"{prefix}{key}", " to ".join(f"{x:.3f}" if isinstance(x, float) else str(x) for x in value)
-        else:
-            yield f"{prefix}{key}", f"{value:.3f}" if isinstance(value, float) else value
+def table(rows: dict[str, dict]) -> list[str]:
+    """Markdown of rows of figures; a figure is a number, or one with its bootstrap interval."""
+    columns = list(next(iter(rows.values())))
+    lines = ["| | " + " | ".join(columns).replace("|lag|", "lag") + " |", "|---" * (len(columns) + 1) + "|"]
+    return lines + [
+        f"| {name} | " + " | ".join(cell(row.get(key)) for key in columns) + " |" for name, row in rows.items()
+    ]
+
+
+def cell(figure: float | dict | None) -> str:
+    if isinstance(figure, dict):
+        whole = figure["value"] is not None
+        return f"{cell(figure['value'])} ({cell(figure['low'])} to {cell(figure['high'])})" if whole else "-"
+    return "-" if figure is None else f"{figure:.3f}"
 
 
 def read_json(path: Path) -> dict:

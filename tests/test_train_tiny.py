@@ -91,7 +91,13 @@ def test_the_whole_command(script, tmp_path, monkeypatch, capsys):
     assert all(x.dtype == torch.float16 for path in files for x in load_file(path).values() if x.is_floating_point())
     card = (out / "MODEL_CARD.md").read_text()
     assert "| flow | 2 | 2 | 0.001 |" in card
-    assert "Griffin-Lim 64: spectral" in card
+    assert "| Griffin-Lim 64 | " in card
+
+
+def test_figures_of_the_evaluation_are_a_table(script):
+    rows = {"truth": {"kind": {"value": 0.5, "low": 0.25, "high": 1.0}, "|lag| ms": {"value": None, "low": None}}}
+    assert script.table(rows)[0] == "| | kind | lag ms |"
+    assert script.table(rows)[2] == "| truth | 0.500 (0.250 to 1.000) | - |"
 
 
 def test_what_cannot_be_done_is_one_line(script, tmp_path, capsys):

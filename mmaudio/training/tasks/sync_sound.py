@@ -22,13 +22,13 @@ from mmaudio.training.tasks.augmentation import jittered
 SAMPLES_PER_FRAME = SAMPLE_RATE // SYNC_FPS  # 40 ms
 BANDS = 8
 LEVELS = MelConfig(SAMPLE_RATE, 1024, SAMPLES_PER_FRAME, BANDS, log10=True)
-LEVEL_MEAN, LEVEL_STD = -2.0, 1.0  # of log10 mel magnitudes, about
+LEVEL_MEAN, LEVEL_STD = -2.4, 0.55  # of log10 mel magnitudes of simulated scenes
 FLUX = MelConfig(SAMPLE_RATE, 320, SAMPLES_PER_FRAME // 4, 16, log10=True)
 QUIET = 1e-3  # mel magnitude below which a change is not heard
 FLUX_NONE, FLUX_FULL = 0.1, 0.5  # mean rise of the bands' log10 magnitudes within 10 ms: no onset, a full one
 ONSET_WEIGHT = 4.0  # of a moment with an onset against one without: most are without
 MOTION_FLOOR = 0.006  # mean absolute change that is grain
-MOTION_VARIANCE = 0.3  # of the motion targets, about
+MOTION_VARIANCE = 0.12  # of the motion targets in simulated scenes
 
 
 class SoundReadout(nn.Module):
