@@ -200,7 +200,7 @@ def _walk(rng: np.random.Generator, setting: Setting, on_the_spot: bool):
     turns, steps = [(0.0, way)], []
     time, swing = float(rng.uniform(0.1, 0.7)), int(rng.integers(2))
     while True:
-        lift = FULL_LIFT * float(np.clip(vigour * rng.uniform(0.7, 1.25), 0.3, 1.0))
+        lift = FULL_LIFT * float(np.clip(vigour * rng.uniform(0.7, 1.25), 0.4, 1.0))
         falling = float(np.sqrt(2 * lift / setting.gravity))
         rising = max(period * float(rng.uniform(0.92, 1.08)) - falling - 0.03, 0.12)
         held = float(rng.uniform(0.4, 0.9)) if rng.random() < hovers else 0.0  # the foot stays in the air

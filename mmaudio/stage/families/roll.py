@@ -188,7 +188,7 @@ def _words(rng: np.random.Generator, body: Body, wheel: bool, kind: str, events:
                 f"{noun} rolling",
                 f"rolling {noun}",
                 f"{noun} rolling on the floor",
-                f"{noun} rolls along",
+                f"{noun} rolling along",
             ),
             clauses=(
                 f"{thing} rolls over the floor",
