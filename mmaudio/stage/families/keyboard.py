@@ -140,7 +140,14 @@ class KeyboardPainter:
             )
         canvas.capsule(x, y, palm_x, palm_y, 0.22 * high, self.skin)
         canvas.capsule(palm_x, palm_y, palm_x + side * 0.2 * high, palm_y + 0.6 * high, 0.6 * high, self.skin)
-        canvas.capsule(palm_x + side * 0.4 * high, palm_y + high, palm_x + side * 0.25, 1.3, 0.7 * high, self.sleeve)
+        canvas.capsule(
+            palm_x + side * 0.4 * high,
+            palm_y + high,
+            palm_x + side * 2.5 * self.keyboard.wide,
+            1.3,
+            0.7 * high,
+            self.sleeve,
+        )
 
 
 @dataclass(frozen=True)
