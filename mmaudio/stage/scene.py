@@ -167,7 +167,8 @@ class Scene:
     @property
     def kinds(self) -> tuple[str, ...]:
         """Kinds that sound, in the order of KINDS."""
-        return tuple(kind for kind in KINDS if any(event.kind == kind for event in self.events))
+        heard = {event.kind for event in self.events}
+        return tuple(kind for kind in KINDS if kind in heard)
 
     @property
     def materials(self) -> tuple[str, ...]:
