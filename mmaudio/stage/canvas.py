@@ -131,11 +131,14 @@ class Canvas:
     def streaks(self, x0, y0, x1, y1, width: float, paint: np.ndarray, opacity=1.0) -> None:
         """Many short thin lines at once: four arrays of ends (S,); `opacity` a number or (S,). Thinner than a pixel
         means fainter."""
-        view = self.view
-        px0, py0 = view.x + view.scale * np.asarray(x0), view.y + view.scale * np.asarray(y0)
-        px1, py1 = view.x + view.scale * np.asarray(x1), view.y + view.scale * np.asarray(y1)
-        reach = np.hypot(px1 - px0, py1 - py0)
+        view, (height, across) = self.view, self.image.shape[:2]
+        ends = np.array([x0, x1, y0, y1], float) * view.scale + np.array([view.x, view.x, view.y, view.y])[:, None]
         thick = width * view.scale
+        low, high = np.minimum(ends[::2], ends[1::2]), np.maximum(ends[::2], ends[1::2])
+        seen = ((low < np.array([[across], [height]]) + thick) & (high > -thick)).all(0)
+        px0, px1, py0, py1 = ends[:, seen]
+        opacity = np.broadcast_to(opacity, seen.shape)[seen]
+        reach = np.hypot(px1 - px0, py1 - py0)
         lanes = _spread(thick) / np.maximum(reach, 1e-6)[:, None]  # thick ones are several lines side by side
         count = max(int(np.ceil(reach.max(initial=0.0))) + 1, 1)
         along = (np.arange(count) + 0.5) / count

@@ -55,7 +55,7 @@ def swelling(rng: np.random.Generator, duration: float) -> Curve:
         times += [times[-1] + float(change), times[-1] + float(change + hold)]
         values += [value, value]
     peak = max(value for time, value in zip(times, values, strict=True) if time <= duration)
-    scale = float(rng.uniform(0.85, 1)) / peak if peak > CALM else 1.0
+    scale = float(rng.uniform(0.6, 1)) / peak if peak > CALM else 1.0
     return Curve(tuple(times), tuple(min(scale * value, 1.0) for value in values))
 
 

@@ -12,6 +12,7 @@ from ..voices import add, band_noise, burst, contour
 
 CRACKLES = 4.0  # a second in the highest flames
 LIFE = 0.7  # seconds that a spark is seen
+LEVEL = 0.5  # peak at full strength
 CREST = 3.6  # peak of noise relative to its RMS
 EMBERS = np.array([1.0, 0.25, 0.04], np.float32)
 YELLOW = np.array([1.0, 0.93, 0.55], np.float32)
@@ -127,7 +128,6 @@ class Roar:
 
     blaze: Blaze
     crackles: tuple[Crackle, ...]
-    level: float  # peak at full strength
     name: str = "fire"
 
     def render(self, sample_rate: int, length: int, rng: np.random.Generator) -> np.ndarray:
@@ -135,11 +135,11 @@ class Roar:
         dry = np.zeros(length)
         for crackle, (seconds, corner) in zip(self.crackles, clicks, strict=True):
             click = burst(seconds, corner, sample_rate, rng)
-            add(dry, crackle.time, 1.2 * self.level * crackle.loudness * click, sample_rate)
+            add(dry, crackle.time, 1.2 * LEVEL * crackle.loudness * click, sample_rate)
         grid = np.arange(0, length / sample_rate + 0.05, 0.01)
         strength = contour(grid, self.blaze.at(grid), sample_rate, length)
         roar = band_noise(length, 45, 300, sample_rate, rng) + 0.06 * band_noise(length, 900, 5000, sample_rate, rng)
-        return dry + self.level / CREST * strength * roar
+        return dry + LEVEL / CREST * strength * roar
 
 
 def make(rng: np.random.Generator, setting: Setting) -> Act:
@@ -148,7 +148,6 @@ def make(rng: np.random.Generator, setting: Setting) -> Act:
         (float(a), float(hertz), float(phase))
         for a, hertz, phase in rng.uniform((0.05, 0.8, 0), (0.13, 4.5, 6.3), (3, 3))
     )
-    level = float(rng.uniform(0.35, 0.5))
     crackles = tuple(
         Crackle(float(time), *(float(v) for v in rng.uniform((0.25, -0.7, -0.3, 0.5), (1, 0.7, 0.3, 1.0))))
         for time in moments(rng, strength, setting.duration - END_MARGIN, CRACKLES)
@@ -160,10 +159,10 @@ def make(rng: np.random.Generator, setting: Setting) -> Act:
     blaze = Blaze(strength, flicker)
     fire = Fire(blaze, crackles, x, ground, wide, float(rng.uniform(0.34, 0.46)), walled)
     events = tuple(
-        Event(start, "fire", None, level * peak, x, ground - 0.1, seconds)
+        Event(start, "fire", None, LEVEL * peak, x, ground - 0.1, seconds)
         for start, seconds, peak in strength.spells(setting.duration)
     )
-    return Act("fire", (fire,), (Roar(blaze, crackles, level),), events, _words(events, walled))
+    return Act("fire", (fire,), (Roar(blaze, crackles),), events, _words(events, walled))
 
 
 def _words(events: tuple[Event, ...], walled: bool) -> Words:

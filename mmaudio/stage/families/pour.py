@@ -14,6 +14,7 @@ from ..voices import add, band_noise, contour, moving_noise
 TIP, BACK = 0.45, 0.35  # seconds in which the jug is tipped, and turned back
 STREAM = 0.022  # half-width of the fullest stream at the jug's lip
 BUBBLES = 110  # a second in the fullest stream
+LEVEL = 0.45  # peak in the fullest stream
 CREST = 3.6  # peak of noise relative to its RMS
 
 
@@ -121,7 +122,6 @@ class Gurgle:
 
     pouring: Pouring
     duration: float
-    loudness: float  # peak in the fullest stream
     empty: float  # Hz: resonance of the empty vessel
     name: str = "pour"
 
@@ -138,7 +138,7 @@ class Gurgle:
         for time, (tune, decay, gain) in zip(times, bubbles, strict=True):
             chirp = np.sin(2 * np.pi * np.exp(tune) * seconds * (1 + 4 * seconds)) * np.exp(-seconds / decay)
             add(dry, time, gain * chirp, sample_rate)
-        return self.loudness * dry
+        return LEVEL * dry
 
 
 def make(rng: np.random.Generator, setting: Setting) -> Act:
@@ -155,12 +155,10 @@ def make(rng: np.random.Generator, setting: Setting) -> Act:
     pouring = Pouring(
         flow, tip, float(first), gain, middle, ground, float(wide), float(high), lip, side, setting.gravity
     )
-    loudness = float(rng.uniform(0.35, 0.5))
-    empty = 380.0 * float(np.clip(0.25 / high, 0.8, 1.3)) * float(rng.uniform(0.9, 1.1))
-    source = Gurgle(pouring, setting.duration, loudness, empty)
+    empty = 380.0 * float(np.clip(0.25 / high, 0.8, 1.3))
+    source = Gurgle(pouring, setting.duration, empty)
     events = tuple(
-        Event(start, "pour", None, loudness * peak, middle, ground - high / 2, seconds)
-        for start, seconds, peak in pours
+        Event(start, "pour", None, LEVEL * peak, middle, ground - high / 2, seconds) for start, seconds, peak in pours
     )
     words = _words(events, "bowl" if bowl else "tumbler")
     return Act("pour", (pouring,), (source,), events, words)

@@ -9,10 +9,11 @@ from ..curves import Curve, moments, swelling
 from ..scene import Act, Event, Look, Setting, Words
 from ..voices import add, band_noise, contour
 
-STREAKS = 260  # in the air at full strength
-NEAR = 45  # drops a second at full strength that are seen and heard one by one
+STREAKS = 350  # in the air at full strength
+NEAR = 70  # drops a second at full strength that are seen and heard one by one
 LIFE = 0.22  # seconds that a splash is seen
 FALLING = 0.1  # seconds that a near drop is seen before it lands
+LEVEL = 0.5  # peak at full strength
 CREST = 3.6  # peak of noise relative to its RMS
 
 
@@ -58,7 +59,7 @@ class AirPainter:
         turn, part = np.divmod(time / self.seconds + self.phase, 1.0)
         begun = time - part * self.seconds
         there = self.shower.density.at(begun) > self.rank
-        x = (self.x + 0.618034 * turn)[there] % 1.0 * 1.5 - 0.25
+        x = (self.x + 0.618034 * turn)[there] % 1.0 * 2.0 - 0.5
         y = part[there] * 1.5 - 0.3
         length, slant = self.length[there], self.shower.slant
         canvas.streaks(x + slant * y, y, x + slant * (y + length), y + length, 0.007, self.paint, 0.75)
@@ -89,9 +90,11 @@ class GroundPainter:
             _, x, y, size = self.drops[fresh].T
             u = since[fresh] / LIFE
             reach = (0.02 + 0.03 * size) * (0.5 + 0.8 * u)
-            for lean in (-1.0, -0.4, 0.4, 1.0):
-                top = reach * (1.3 - abs(lean)) * (1 - u)
-                canvas.streaks(x + 0.3 * lean * reach, y, x + lean * reach, y - top, 0.011, self.paint, 0.9 * (1 - u))
+            lean = np.array([[-1.0], [-0.4], [0.4], [1.0]])  # four spurts from every drop
+            top = reach * (1.3 - np.abs(lean)) * (1 - u)
+            ends = x + 0.3 * lean * reach, y + 0 * lean, x + lean * reach, y - top
+            faint = np.tile(0.9 * (1 - u), len(lean))
+            canvas.streaks(*(end.ravel() for end in ends), 0.011, self.paint, faint)
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,6 @@ class Patter:
 
     density: Curve
     drops: tuple[Drop, ...]
-    level: float  # peak at full strength
     brightness: float  # 0..1
     name: str = "rain"
 
@@ -110,32 +112,32 @@ class Patter:
         density = self.density.at(grid)
         dull = contour(grid, density, sample_rate, length) * band_noise(length, 900, 3500, sample_rate, rng)
         bright = contour(grid, density**2, sample_rate, length) * band_noise(length, 3000, 12000, sample_rate, rng)
-        wet = self.level / CREST * (0.75 * dull + (0.6 + 0.6 * self.brightness) * bright)
+        wet = LEVEL / CREST * (0.75 * dull + (0.6 + 0.6 * self.brightness) * bright)
         seconds = np.arange(int(0.012 * sample_rate)) / sample_rate
         for drop, hertz in zip(self.drops, pips, strict=True):
             pip = np.sin(2 * np.pi * hertz * seconds) * np.exp(-seconds / (0.001 + 0.0015 * drop.size))
-            add(wet, drop.time, self.level * (0.25 + 0.5 * drop.size) * pip, sample_rate)
+            add(wet, drop.time, LEVEL * (0.25 + 0.5 * drop.size) * pip, sample_rate)
         return wet
 
 
 def make(rng: np.random.Generator, setting: Setting) -> Act:
     density = swelling(rng, setting.duration)
-    level = float(rng.uniform(0.3, 0.5))
     drops = tuple(
-        Drop(float(time), *(float(v) for v in rng.uniform((-0.05, setting.horizon + 0.03, 0), (1.05, 1.0, 1))))
+        Drop(float(time), *(float(v) for v in rng.uniform((-0.4, setting.horizon + 0.03, 0), (1.4, 1.0, 1))))
         for time in moments(rng, density, setting.duration, NEAR)
     )
     slant = float(rng.uniform(-0.25, 0.25))
     things = (Shower(density, drops, slant, setting.horizon), Shower(density, drops, slant, 3.0))
     spells = density.spells(setting.duration)
-    events = tuple(Event(start, "rain", None, level * peak, 0.5, 0.5, seconds) for start, seconds, peak in spells)
-    return Act("rain", things, (Patter(density, drops, level, float(rng.uniform())),), events, _words(events, setting))
+    events = tuple(Event(start, "rain", None, LEVEL * peak, 0.5, 0.5, seconds) for start, seconds, peak in spells)
+    return Act("rain", things, (Patter(density, drops, float(rng.uniform())),), events, _words(events, setting))
 
 
 def _words(events: tuple[Event, ...], setting: Setting) -> Words:
     course = "comes and goes" if len(events) > 1 else "swells and fades"
     where = "at night" if setting.place == "night" else "outdoors"
-    heavy = "heavy" if max((event.loudness for event in events), default=0) > 0.38 else "light"
+    most = max((event.loudness for event in events), default=0) / LEVEL
+    heavy = "heavy" if most > 0.87 else "moderate" if most > 0.73 else "light"
     return Words(
         tags=("rain", f"{heavy} rain", "rain shower", "raining"),
         clauses=(

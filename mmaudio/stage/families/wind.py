@@ -11,8 +11,9 @@ from ..look import colour
 from ..scene import Act, Event, Look, Setting, Words
 from ..voices import band_noise, contour, moving_noise
 
-BLADES, LEAVES = 75, 22
+BLADES, LEAVES = 130, 28
 STRIPS = 24  # of a flag
+LEVEL = 0.5  # peak at full strength
 CREST = 3.6  # peak of noise relative to its RMS
 
 
@@ -47,7 +48,7 @@ class TreePainter:
         self.tree, rng = tree, look.rng
         self.bark = colour(rng, (0.05, 0.1), (0.3, 0.6), (0.2, 0.4)) * look.light.tint
         green = colour(rng, (0.2, 0.36), (0.5, 0.8), (0.3, 0.6)) * look.light.tint
-        self.crown = rng.uniform((-0.3, 0.52, 0.1, 0), (0.3, 1.08, 0.17, 6), (10, 4))  # x, up, radius, phase
+        self.crown = rng.uniform((-0.22, 0.58, 0.12, 0), (0.22, 1.05, 0.18, 6), (10, 4))  # x, up, radius, phase
         self.greens = green * rng.uniform(0.7, 1.25, (10, 1)).astype(np.float32)
 
     def shadow(self, canvas: Canvas, time: float) -> None:
@@ -98,7 +99,7 @@ class FlagPainter:
         strength = float(flag.gusts.strength.at(time))
         canvas.capsule(flag.x, flag.depth, flag.x, top, 0.009, self.pole)
         along = np.linspace(0, 1, STRIPS)
-        angle = 1.4 * (1 - min(1.3 * strength, 1.0))  # it hangs nearly straight down in a calm
+        angle = 1.45 * (1 - strength)  # it hangs nearly straight down in a calm
         wave = 0.2 * strength * along * np.sin(2 * np.pi * (1.6 * along - (1 + 2 * strength) * time))
         length, wide = 0.55 * flag.height, 0.3 * flag.height
         x = flag.x + flag.gusts.side * length * along * np.cos(angle)
@@ -108,38 +109,59 @@ class FlagPainter:
 
 
 @dataclass(frozen=True)
-class Meadow:
-    """Blades of grass along the ground, and leaves that lie there until a gust lifts them."""
+class Grass:
+    """Blades of grass along the ground."""
 
     gusts: Gusts
     depth: float
 
-    def painter(self, look: Look) -> "MeadowPainter":
-        return MeadowPainter(self, look)
+    def painter(self, look: Look) -> "GrassPainter":
+        return GrassPainter(self, look)
 
 
-class MeadowPainter:
-    def __init__(self, meadow: Meadow, look: Look):
-        self.meadow, rng = meadow, look.rng
-        self.green = colour(rng, (0.17, 0.34), (0.5, 0.9), (0.35, 0.75)) * look.light.tint
-        self.brown = colour(rng, (0.02, 0.12), (0.7, 1.0), (0.5, 0.9)) * look.light.tint
-        self.blades = rng.uniform((-0.05, -0.01, 0.07, 0), (1.05, 0.03, 0.13, 6), (BLADES, 4)).T
-        self.leaves = rng.uniform((0, 0.0, 0.15, 0, 0.6), (1.4, 0.12, 0.75, 6, 1.3), (LEAVES, 5)).T
+class GrassPainter:
+    def __init__(self, grass: Grass, look: Look):
+        self.grass = grass
+        self.green = colour(look.rng, (0.17, 0.34), (0.5, 0.9), (0.35, 0.75)) * look.light.tint
+        self.blades = look.rng.uniform((-0.4, -0.01, 0.07, 0), (1.4, 0.03, 0.13, 6), (BLADES, 4)).T
 
     def shadow(self, canvas: Canvas, time: float) -> None:
         pass
 
     def draw(self, canvas: Canvas, time: float) -> None:
-        gusts, ground = self.meadow.gusts, self.meadow.depth
         x, below, long, phase = self.blades
-        lean = 1.2 * gusts.lean(time, phase)
-        root = ground + below
+        lean = 1.2 * self.grass.gusts.lean(time, phase)
+        root = self.grass.depth + below
         canvas.streaks(x, root, x + long * np.sin(lean), root - long * np.cos(lean), 0.012, self.green, 0.9)
-        x, below, lift, phase, pace = self.leaves
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """Leaves that lie on the ground until a gust lifts them; they travel as far as the wind does."""
+
+    gusts: Gusts
+    depth: float
+
+    def painter(self, look: Look) -> "LeavesPainter":
+        return LeavesPainter(self, look)
+
+
+class LeavesPainter:
+    def __init__(self, leaves: Leaves, look: Look):
+        self.leaves = leaves
+        self.brown = colour(look.rng, (0.02, 0.12), (0.7, 1.0), (0.5, 0.9)) * look.light.tint
+        self.flights = look.rng.uniform((0, 0.0, 0.15, 0, 0.6), (1.8, 0.12, 0.75, 6, 1.3), (LEAVES, 5)).T
+
+    def shadow(self, canvas: Canvas, time: float) -> None:
+        pass
+
+    def draw(self, canvas: Canvas, time: float) -> None:
+        gusts = self.leaves.gusts
+        x, below, lift, phase, pace = self.flights
         way = gusts.side * pace * float(gusts.strength.total(time))
         swing = 0.75 + 0.25 * np.sin(2 * np.pi * 0.7 * pace * time + phase)
-        y = ground + below - lift * swing * float(gusts.strength.at(time)) ** 1.5
-        canvas.dots((x + way) % 1.4 - 0.2, y, 0.013, self.brown, 0.95)
+        y = self.leaves.depth + below - lift * swing * float(gusts.strength.at(time)) ** 1.5
+        canvas.dots((x + way) % 1.8 - 0.4, y, 0.013, self.brown, 0.95)
 
 
 @dataclass(frozen=True)
@@ -147,7 +169,6 @@ class Howl:
     """The sound of gusts: low noise whose centre climbs with the strength, and a whistle within it."""
 
     strength: Curve
-    level: float  # peak at full strength
     low: float  # Hz: centre in a calm
     high: float  # Hz: centre in the strongest gust
     whistle: float  # share
@@ -161,24 +182,24 @@ class Howl:
         whistle = moving_noise(1.5 * centre, 12.0, sample_rate, rng)
         rumble = band_noise(length, 50, 220, sample_rate, rng)
         loud = contour(grid, strength**1.3, sample_rate, length)
-        return self.level / CREST * loud * (0.8 * body + self.whistle * whistle + 0.35 * rumble)
+        return LEVEL / CREST * loud * (0.8 * body + self.whistle * whistle + 0.35 * rumble)
 
 
 def make(rng: np.random.Generator, setting: Setting) -> Act:
     gusts = Gusts(swelling(rng, setting.duration), int(rng.choice([-1, 1])))
-    level = float(rng.uniform(0.35, 0.5))
     ground = float(rng.uniform(setting.horizon + 0.02, setting.horizon + 0.08))
     shapes = [Tree, Flag] if rng.random() < 0.4 else [Tree] if rng.random() < 0.6 else [Flag]
-    places = rng.permutation([0.17, 0.83]) + rng.uniform(-0.07, 0.07, 2)  # aside: others play in the middle
     standing = tuple(
-        shape(gusts, float(x), ground, float(rng.uniform(0.4, 0.55))) for shape, x in zip(shapes, places, strict=False)
-    )
+        shape(gusts, 0.5 + aside * gusts.side * float(rng.uniform(0.26, 0.4)), ground, float(rng.uniform(0.4, 0.55)))
+        for shape, aside in zip(shapes, (1, -1) if len(shapes) > 1 else (-1,), strict=True)
+    )  # a flag stands where it flies into the picture; aside, as others play in the middle
     low, high, whistle = (float(v) for v in rng.uniform((130, 520, 0.2), (200, 800, 0.6)))
     spells = gusts.strength.spells(setting.duration)
-    events = tuple(Event(start, "wind", None, level * peak, 0.5, 0.4, seconds) for start, seconds, peak in spells)
-    source = Howl(gusts.strength, level, low, high, whistle)
+    events = tuple(Event(start, "wind", None, LEVEL * peak, 0.5, 0.4, seconds) for start, seconds, peak in spells)
+    source = Howl(gusts.strength, low, high, whistle)
     words = _words(events, ["tree" if shape is Tree else "flag" for shape in shapes])
-    return Act("wind", (*standing, Meadow(gusts, ground + 0.02)), (source,), events, words)
+    things = (*standing, Grass(gusts, ground + 0.02), Leaves(gusts, ground + 0.02))
+    return Act("wind", things, (source,), events, words)
 
 
 def _words(events: tuple[Event, ...], nouns: list[str]) -> Words:
