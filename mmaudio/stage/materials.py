@@ -105,12 +105,12 @@ class Floor:
 
 
 FLOORS = {
-    "wood": Floor("a wooden floor", 0.97, 0.85, 130.0, 0.14, 0.35),
-    "stone": Floor("a stone floor", 1.0, 1.0, 210.0, 0.05, 0.12),
-    "tile": Floor("a tiled floor", 1.0, 1.1, 330.0, 0.06, 0.15),
-    "carpet": Floor("a carpet", 0.80, 0.40, 75.0, 0.08, 0.40),
-    "concrete": Floor("concrete", 1.0, 1.0, 180.0, 0.05, 0.15),
-    "lawn": Floor("a lawn", 0.70, 0.35, 65.0, 0.07, 0.35),
+    "wood": Floor("a wooden floor", 0.97, 0.85, 130.0, 0.14, 0.6),
+    "stone": Floor("a stone floor", 1.0, 1.0, 210.0, 0.05, 0.4),
+    "tile": Floor("a tiled floor", 1.0, 1.1, 330.0, 0.06, 0.4),
+    "carpet": Floor("a carpet", 0.80, 0.40, 75.0, 0.08, 0.6),
+    "concrete": Floor("concrete", 1.0, 1.0, 180.0, 0.05, 0.4),
+    "lawn": Floor("a lawn", 0.70, 0.35, 65.0, 0.07, 0.5),
 }
 FLOORS_OF = {
     "room": ("wood", "stone", "tile", "carpet"),

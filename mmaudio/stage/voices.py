@@ -7,6 +7,7 @@ import numpy as np
 from .materials import FLOORS, TABLE
 
 STICK_BRIGHTNESS = 0.9  # a wooden stick against a bare hard floor
+STICK = (1900.0, 0.045, 0.7)  # it ticks itself: Hz, seconds to fall by 60 dB, level relative to the object's tone
 LN1000 = np.log(1000.0)  # a 60 dB decay is a factor of 1000
 HIGHEST = 0.45  # of the sample rate: nothing sounds above
 
@@ -23,7 +24,8 @@ class Contacts:
     size: float  # half-height in stage units
     aspect: float
     hits: tuple[tuple[float, float], ...]  # (time, loudness)
-    floor: str | None = None  # what it falls on answers too; None: it is struck by a stick
+    floor: str | None = None  # what it falls on answers, too
+    stick: bool = False  # a wooden stick strikes it, and is heard itself
 
     def render(self, sample_rate: int, length: int, rng: np.random.Generator) -> np.ndarray:
         voice = _Voice(self, sample_rate, rng)
@@ -52,10 +54,13 @@ class _Voice:
         gain = ratios**-material.rolloff * levels
         gain[0] *= 1.3
         tones = len(hz)
-        if below:
-            hz = np.append(hz, below.thud_hz * np.array([1, 1.9, 3.1]))
-            t60 = np.append(t60, below.thud_t60 * np.array([1, 0.8, 0.6]))
-            gain = np.append(gain, below.thud * np.array([1, 0.6, 0.4]) * gain.max())
+        other = (below.thud_hz, below.thud_t60, below.thud) if below else STICK if contacts.stick else None
+        if other:
+            low, fall, level = other
+            hz = np.append(hz, low * np.array([1, 1.9, 3.1]))
+            t60 = np.append(t60, fall * np.array([1, 0.8, 0.6]))
+            level *= gain.max() * (1 + (low / self.corner) ** 2)  # heard however dull the contact is
+            gain = np.append(gain, level * np.array([1, 0.6, 0.4]))
         keep = hz < HIGHEST * sample_rate
         self.is_tone = (np.arange(len(hz)) < tones)[keep]
         self.hz, self.gain = hz[keep], gain[keep]

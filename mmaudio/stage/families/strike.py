@@ -112,7 +112,7 @@ def make(rng: np.random.Generator, setting: Setting) -> Act:
         if not s.feint
     )
     sources = tuple(
-        Contacts(f"{body.material} {body.shape}", body.material, body.size, body.aspect, body.impacts)
+        Contacts(f"{body.material} {body.shape}", body.material, body.size, body.aspect, body.impacts, stick=True)
         for body in bodies
         if body.impacts
     )
