@@ -13,7 +13,7 @@ from ..voices import add, band_noise, contour, moving_noise
 
 TIP, BACK = 0.45, 0.35  # seconds in which the jug is tipped, and turned back
 STREAM = 0.022  # half-width of the fullest stream at the jug's lip
-BUBBLES = 110  # a second in the fullest stream
+BUBBLES = 170  # a second in the fullest stream
 LEVEL = 0.45  # peak in the fullest stream
 CREST = 3.6  # peak of noise relative to its RMS
 
@@ -128,7 +128,7 @@ class Gurgle:
     def render(self, sample_rate: int, length: int, rng: np.random.Generator) -> np.ndarray:
         flow = self.pouring.flow
         times = moments(rng, flow, self.duration, BUBBLES)
-        bubbles = rng.uniform((np.log(900), 0.004, 0.15), (np.log(3200), 0.012, 0.6), (len(times), 3))
+        bubbles = rng.uniform((np.log(900), 0.004, 0.08), (np.log(3200), 0.012, 0.35), (len(times), 3))
         grid = np.arange(0, length / sample_rate + 0.05, 0.02)
         loud = contour(grid, np.sqrt(flow.at(grid)), sample_rate, length)
         hertz = contour(grid, self.empty / (1 - 0.78 * self.pouring.level(grid)), sample_rate, length)

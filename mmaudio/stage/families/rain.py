@@ -116,7 +116,7 @@ class Patter:
         seconds = np.arange(int(0.012 * sample_rate)) / sample_rate
         for drop, hertz in zip(self.drops, pips, strict=True):
             pip = np.sin(2 * np.pi * hertz * seconds) * np.exp(-seconds / (0.001 + 0.0015 * drop.size))
-            add(wet, drop.time, LEVEL * (0.25 + 0.5 * drop.size) * pip, sample_rate)
+            add(wet, drop.time, LEVEL * (0.12 + 0.3 * drop.size) * pip, sample_rate)
         return wet
 
 
