@@ -1,6 +1,6 @@
 """Rockets rise in silence and burst into sparks; the bang is heard later, as far away as they are."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,8 @@ RISE = 0.9  # seconds that a rocket is seen before it bursts
 BURN = 1.5  # seconds that its sparks are seen
 MIN_BANG_GAP = 0.3  # seconds
 SPARKS = 46
+CRACKLE = (0.45, 0.8, 1.5)  # seconds after the burst: sparks begin to crackle, are densest, have burnt
+POPS = 500  # of one rocket: so many that none of them passes for a bang
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Rocket:
     distance: float
     x: float
     y: float
-    crackles: tuple[float, ...] = ()  # seconds after the flash of the sparks that crackle
+    crackling: bool = False  # its sparks crackle
     dud: bool = False  # only rises
 
     @property
@@ -101,7 +103,7 @@ class ShowPainter:
         width = 0.004 + 0.03 * rocket.radius
         canvas.streaks(tail_x, tail_y, head_x, head_y, width, paint, fade)
         canvas.dots(head_x, head_y, 0.6 * width, 0.5 + 0.5 * paint, fade)
-        if rocket.crackles and age > 0.4:
+        if rocket.crackling and age > CRACKLE[0]:
             lit = (self.twinkle[0] + 9 * age * (0.5 + self.twinkle[1])) % 1 < 0.3
             canvas.dots(head_x[lit], head_y[lit], 1.3 * width, np.ones(3, np.float32), fade)
 
@@ -123,11 +125,18 @@ class Bangs:
         streams = rng.spawn(len(self.rockets))
         for rocket, stream in zip(self.rockets, streams, strict=True):
             add(dry, rocket.heard, rocket.loudness * self._bang(rocket, sample_rate, stream), sample_rate)
-            for since in rocket.crackles:
-                level, corner = stream.uniform(0.04, 0.14), stream.uniform(3000, 6000)
-                pop = burst(0.002, corner, sample_rate, stream.spawn(1)[0])
-                add(dry, rocket.heard + since, level * rocket.loudness * pop, sample_rate)
+            if rocket.crackling:
+                sound = rocket.loudness * self._crackle(sample_rate, stream)
+                add(dry, rocket.heard + CRACKLE[0], sound, sample_rate)
         return dry
+
+    def _crackle(self, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+        begin, densest, end = CRACKLE
+        times = rng.triangular(begin, densest, end, POPS)
+        swell = np.interp(times, CRACKLE, (0.0, 1.0, 0.0))  # no pop stands alone at either end
+        places = ((times - begin) * sample_rate).astype(int)
+        pops = np.bincount(places, swell * rng.uniform(0.02, 0.06, POPS), int((end - begin) * sample_rate) + 1)
+        return np.convolve(pops, burst(0.002, 4500.0, sample_rate, rng))
 
     def _bang(self, rocket: Rocket, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
         crack_rng, rumble_rng = rng.spawn(2)
@@ -147,13 +156,12 @@ def make(rng: np.random.Generator, setting: Setting) -> Act:
     flash = float(rng.uniform(-0.3, 1.0)) * min(setting.duration / 4, 1.0)
     while flash < setting.duration:
         distance = float(np.exp(rng.uniform(np.log(NEAR), np.log(FAR))))
-        crackling, dud = rng.random() < 0.35, rng.random() < 0.15
-        crackles = tuple(float(since) for since in np.sort(rng.uniform(0.45, 1.4, 30))) if crackling and not dud else ()
-        rocket = Rocket(flash, distance, 0.0, 0.0, crackles, dud)
+        crackling, dud = bool(rng.random() < 0.3), bool(rng.random() < 0.15)
+        rocket = Rocket(flash, distance, 0.0, 0.0, crackling, dud)
         margin = min(0.8 * rocket.radius / setting.width, 0.4)
         x = setting.across(float(rng.uniform(margin, 1 - margin)))
         y = float(rng.uniform(0.1, 0.45 * setting.horizon)) + 0.4 * rocket.radius
-        rocket = Rocket(flash, distance, x, y, crackles, dud)
+        rocket = replace(rocket, x=x, y=y)
         clear = all(abs(rocket.heard - other.heard) > MIN_BANG_GAP for other in rockets)
         if flash > 0 and clear:
             rockets.append(rocket)
@@ -161,10 +169,9 @@ def make(rng: np.random.Generator, setting: Setting) -> Act:
     audible = [r for r in rockets if not r.dud and r.heard < setting.duration - END_MARGIN]
     events = [Event(r.heard, "firework", None, r.loudness, r.x, r.y) for r in audible]
     for rocket in audible:
-        begin = rocket.heard + rocket.crackles[0] if rocket.crackles else setting.duration
-        if begin < setting.duration - END_MARGIN:
-            end = min(rocket.heard + rocket.crackles[-1], setting.duration)
-            events.append(Event(begin, "firework", None, 0.14 * rocket.loudness, rocket.x, rocket.y, end - begin))
+        begin, end = (min(rocket.heard + CRACKLE[k], setting.duration) for k in (0, 2))
+        if rocket.crackling and begin < setting.duration - END_MARGIN:
+            events.append(Event(begin, "firework", None, 0.1 * rocket.loudness, rocket.x, rocket.y, end - begin))
     low = float(rng.uniform(55, 80))
     bangs = Bangs("fireworks", tuple(r for r in rockets if not r.dud), (low, 1.7 * low))
     return Act("fireworks", (Show(tuple(rockets), setting.horizon),), (bangs,), tuple(events), _words(audible))
@@ -173,7 +180,7 @@ def make(rng: np.random.Generator, setting: Setting) -> Act:
 def _words(rockets: list[Rocket]) -> Words:
     near = sum(rocket.distance < 90 for rocket in rockets)
     where = "close by" if near > len(rockets) / 2 else "far away"
-    sparks = "with crackling sparks" if any(rocket.crackles for rocket in rockets) else "with bright sparks"
+    sparks = "with crackling sparks" if any(rocket.crackling for rocket in rockets) else "with bright sparks"
     many = count_of(len(rockets))
     return Words(
         tags=("fireworks", "fireworks exploding", "fireworks, bangs in the night", "firework display"),

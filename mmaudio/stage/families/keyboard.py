@@ -17,7 +17,7 @@ TRAVEL = 0.25  # of a key's height: how far it goes down
 HOVER = 0.6  # of a key's height: a finger above the keys
 MIN_STROKE_GAP = 0.15  # seconds between any two strokes
 SAME_HAND_GAP = 0.22  # seconds between two strokes of one hand: it must be seen to go up
-RELEASE = 0.16  # level of a key let go, relative to its stroke
+RELEASE = 0.05  # level of a key let go, relative to its stroke: too faint to pass for one
 
 
 @dataclass(frozen=True)
@@ -166,11 +166,11 @@ class Clicks:
         for stroke in self.strokes:
             hertz = np.array([950.0, 1900.0, 3100.0]) * each[stroke.key]
             sound = 0.6 * ring(hertz, 0.022, np.array([1.0, 0.8, 0.5]), sample_rate)
+            add(dry, stroke.time + stroke.held, RELEASE * stroke.loudness * sound, sample_rate)
             corner = self.corner * (0.4 if stroke.key == SPACE else 1.0)
             click = burst(0.004, corner, sample_rate, rng)
             sound[: len(click)] += 0.7 * click[: len(sound)]
             add(dry, stroke.time, stroke.loudness * sound, sample_rate)
-            add(dry, stroke.time + stroke.held, RELEASE * stroke.loudness * sound, sample_rate)
         return dry
 
 
