@@ -39,7 +39,7 @@ ITEMS = [Item(row, key=row) for row in range(4)]
 def manifest(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips")
     for seed in range(4):
-        write_mp4(folder / f"{seed}.mp4", render_clip(seed, size=32, duration=7.0))
+        write_mp4(folder / f"{seed}.mp4", render_clip(seed, size=32, duration=7.0, family="strike"))
     path = folder / "clips.tsv"
     path.write_text("id\tpath\n" + "".join(f"clip_{seed}\t{seed}.mp4\n" for seed in range(4)))
     return path
