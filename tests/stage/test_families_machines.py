@@ -3,7 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mmaudio.stage import make_scene
+from mmaudio.evaluation.onsets import Matches, detect_onsets, match_onsets
+from mmaudio.stage import make_scene, render_clip
 from mmaudio.stage.canvas import Canvas, View
 from mmaudio.stage.families import bell, engine, fan, fireworks, keyboard, thunder, tick
 from mmaudio.stage.materials import TABLE
@@ -61,6 +62,21 @@ def test_the_first_sound_is_heard_at_the_first_event(family):
         sound, at = np.abs(dry(act)), round(first.time * RATE)
         assert sound[:at].max(initial=0) < 1e-6
         assert sound[at : at + RATE // 200].max() > 0.1 * first.loudness
+
+
+@pytest.mark.parametrize("family", ["tick", "typing", "fireworks", "bell"])
+def test_what_sounds_suddenly_is_an_event(family):
+    clips = [render_clip(seed, duration=6.0, family=family, video=False) for seed in range(4)]
+    score = sum(
+        (
+            match_onsets(
+                detect_onsets(clip.audio, RATE), np.array([e.time for e in clip.events if e.seconds == 0]), 0.02
+            )
+            for clip in clips
+        ),
+        Matches(),
+    )
+    assert score.f1 > 0.9
 
 
 @pytest.mark.parametrize("family", MACHINES)

@@ -15,7 +15,7 @@ SLOW, FAST = 11.0, 40.0  # turns of the crankshaft per second
 # The wheel is geared down, so that even the fastest turns well below half a turn per frame at 25 frames per second.
 # Its speed stays proportional to that of the crankshaft, which is what sounds.
 GEAR = 10.0
-HARMONICS = 28  # of the firing rate: below 3600 Hz at all speeds
+HARMONICS = 22  # of the firing rate: below 3600 Hz at all speeds
 PUFF_SECONDS = 0.9
 
 
@@ -122,7 +122,8 @@ class Firing:
     def render(self, sample_rate: int, length: int, rng: np.random.Generator) -> np.ndarray:
         seconds = np.arange(length) / sample_rate
         fired = 0.5 + self.firings * self.spin.turns(seconds)  # it stands between two pulses
-        strength = (self.spin.speed(seconds) / FAST) ** 0.6
+        speed = self.spin.speed(seconds)
+        strength = (speed / FAST) ** 0.6 * np.minimum(speed / SLOW, 1)  # the first and last firings are faint
         cycle = np.linspace(0, 1, 1025)
         order = np.arange(1, HARMONICS + 1)[:, None]
         pulse = (self.sharpness**order * np.cos(2 * np.pi * order * cycle)).sum(0)
@@ -152,7 +153,7 @@ def make(rng: np.random.Generator, setting: Setting) -> Act:
     ground = float(rng.uniform(max(setting.horizon + 0.1, 0.7), 0.92))
     loudness = float(rng.uniform(0.3, 0.5))
     engine = Engine(x, ground, size, spin, puffs, bool(rng.random() < 0.4), loudness)
-    firings = int(rng.integers(2, 4))
+    firings = int(rng.integers(3, 5))
     levels = tuple(float(level) for level in rng.uniform(0.65, 1.0, 2 * firings))
     body_hz, sharpness = float(rng.uniform(90, 240)), float(rng.uniform(0.8, 0.93))
     source = Firing("engine", spin, firings, loudness, body_hz, sharpness, levels)

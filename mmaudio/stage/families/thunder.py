@@ -129,22 +129,17 @@ class Thunder:
         bursts, peals, noise = rng.spawn(3)
         sound = self._rumble(flash, sample_rate, peals, noise)
         corner = 500 + 3000 * flash.closeness**1.5
-        late = np.append(0.0, np.sort(bursts.uniform(0.03, 0.35, 7)))  # the bolt is long: its parts arrive one by one
-        level = np.append(1.0, bursts.uniform(0.25, 0.6, 7))
-        for begin, loud, stream in zip(late, level, bursts.spawn(8), strict=True):
-            add(
-                sound,
-                begin,
-                (0.35 + 0.65 * flash.closeness) * loud * burst(0.035, corner, sample_rate, stream),
-                sample_rate,
-            )
+        late = np.append(0.0, np.sort(bursts.uniform(0.03, 0.35, 9)))  # the bolt is long: its parts arrive one by one
+        level = (0.35 + 0.65 * flash.closeness) * np.append(1.0, bursts.uniform(0.1, 0.3, 9))
+        for begin, loud, stream in zip(late, level, bursts.spawn(10), strict=True):
+            add(sound, begin, loud * burst(0.07, corner, sample_rate, stream), sample_rate)
         return sound / np.abs(sound).max()
 
     def _rumble(self, flash: Lightning, sample_rate: int, peals, noise) -> np.ndarray:
         length = int(sample_rate * flash.rumble)
         seconds = np.arange(length) / sample_rate
-        knots = np.arange(0, flash.rumble + 0.2, 0.16)
-        swell = np.interp(seconds, knots, peals.uniform(0.25, 1.0, len(knots)))
+        knots = np.arange(0, flash.rumble + 0.3, 0.25)
+        swell = np.interp(seconds, knots, peals.uniform(0.3, 1.0, len(knots)))
         fade = np.minimum(seconds / 0.02, 1) * np.exp(-2.5 * seconds / flash.rumble) * (1 - seconds / flash.rumble)
         deep = band_noise(length, 35.0, 130.0, sample_rate, noise)
         middle = band_noise(length, 90.0, 420.0, sample_rate, noise)
