@@ -15,11 +15,11 @@ from mmaudio.training.task import Draw, Nets, Task
 
 
 def write_sounds(folder: Path, count: int = 4) -> Path:
-    """A manifest of Stage sounds of 2 s, of several rates, channels and formats."""
+    """A manifest of struck things, 2 s each, of several rates, channels and formats."""
     formats = ((16_000, "wav"), (44_100, "flac"), (22_050, "ogg"), (48_000, "wav"))
     lines = ["id\tpath"]
     for seed, (rate, suffix) in zip(range(count), formats, strict=False):
-        sound = render_clip(seed, duration=2, sample_rate=rate, video=False).audio
+        sound = render_clip(seed, duration=2, sample_rate=rate, video=False, family="strike").audio
         wave = torch.from_numpy(sound).repeat(1 + seed % 2, 1)
         lines.append(f"s{seed}\t{write_audio(folder / f'{seed}.{suffix}', wave, rate).name}")
     return write_manifest(folder, lines)
