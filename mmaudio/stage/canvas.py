@@ -145,7 +145,7 @@ class Canvas:
         dx, dy = px1 - px0, py1 - py0
         px = (px0 - 0.5)[:, None, None] + dx[:, None, None] * along - (dy[:, None] * lanes)[..., None]
         py = (py0 - 0.5)[:, None, None] + dy[:, None, None] * along + (dx[:, None] * lanes)[..., None]
-        weight = np.minimum(reach / count, 1.0) * (min(thick, 1.0) * opacity)  # reach / count: pixels per dot
+        weight = reach / count * (thick / lanes.shape[1]) * opacity  # the area that a point stands for
         self._splat(px.ravel(), py.ravel(), np.repeat(weight, lanes.shape[1] * count), paint)
 
     def dots(self, x, y, radius: float, paint: np.ndarray, opacity=1.0) -> None:
@@ -157,7 +157,7 @@ class Canvas:
         px = (view.x + view.scale * np.asarray(x) - 0.5)[:, None, None] + offsets
         py = (view.y + view.scale * np.asarray(y) - 0.5)[:, None, None] + offsets[:, None]
         px, py = np.broadcast_arrays(px, py)  # (S, n, n): large ones are squares of points
-        weight = np.full(len(px), min(size * size, 1.0)) * opacity
+        weight = np.full(len(px), (size / len(offsets)) ** 2) * opacity  # the area that a point stands for
         self._splat(px.ravel(), py.ravel(), np.repeat(weight, len(offsets) ** 2), paint)
 
     def _splat(self, x, y, weight, paint: np.ndarray) -> None:

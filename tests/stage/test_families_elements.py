@@ -244,3 +244,19 @@ def test_words_name_the_kind_and_no_other(family):
                 said = set(text.replace(",", "").split())
                 assert said & set(KIND_WORDS[family]), text
                 assert not said & others, text
+
+
+@pytest.mark.parametrize("size", [32, 100, 250])
+def test_streaks_and_dots_cover_their_area_at_any_size(size):
+    def covered(draw):
+        canvas = Canvas(np.zeros((size, size, 3), np.float32), View(size, 0, 0))
+        draw(canvas)
+        return canvas.image[..., 0].sum() / size**2
+
+    white = np.ones(3, np.float32)
+    line = covered(lambda canvas: canvas.streaks([0.2, 3.0], [0.3, 0.5], [0.6, 3.2], [0.7, 0.5], 0.02, white))
+    assert line == pytest.approx(0.02 * np.hypot(0.4, 0.4), rel=0.15)
+    dots = covered(
+        lambda canvas: canvas.dots([0.3, 0.7, -0.5], [0.5, 0.4, 0.5], 0.02, white, np.array([1.0, 0.5, 1.0]))
+    )
+    assert dots == pytest.approx(1.5 * 0.04**2, rel=0.25)

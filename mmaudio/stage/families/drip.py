@@ -154,7 +154,7 @@ def make(rng: np.random.Generator, setting: Setting) -> Act:
     leaks = []
     for i in range(count):
         home = 0.5 + float(rng.uniform(-0.12, 0.12)) if count == 1 else (0.25, 0.75)[i]
-        leaks.append(_leak(rng, setting, setting.across(home), -1 if home < 0.5 else 1))
+        leaks.append(_leak(rng, setting, setting.across(home)))
     falling = [tuple(bead for bead in leak.beads if not bead.feint) for leak in leaks]
     events = tuple(
         Event(bead.time, "drip", None, bead.loudness, leak.x, leak.water)
@@ -165,7 +165,8 @@ def make(rng: np.random.Generator, setting: Setting) -> Act:
     return Act("drip", tuple(leaks), sources, events, _words(leaks, events))
 
 
-def _leak(rng: np.random.Generator, setting: Setting, x: float, side: int) -> Leak:
+def _leak(rng: np.random.Generator, setting: Setting, x: float) -> Leak:
+    side = -1 if x < 0.5 else 1
     ground = float(rng.uniform(max(setting.horizon + 0.1, 0.74), 0.92))
     puddle = setting.place != "room" or rng.random() < 0.25
     wide = float(rng.uniform(0.13, 0.19))

@@ -146,8 +146,9 @@ def make(rng: np.random.Generator, setting: Setting) -> Act:
     wide, high = rng.uniform((0.12, 0.14), (0.15, 0.18)) if bowl else rng.uniform((0.07, 0.22), (0.095, 0.3))
     ground = float(rng.uniform(max(setting.horizon + 0.1, 0.78), 0.94))
     lip = ground - high - float(rng.uniform(0.06, 0.14))
-    middle = setting.across(float(rng.uniform(0.42, 0.58)))
-    side = -1 if middle < 0.35 else 1 if middle > 0.65 else int(rng.choice([-1, 1]))
+    alone = setting.left == 0 and setting.right == 1
+    side = int(rng.choice([-1, 1])) if alone else -1 if setting.left == 0 else 1
+    middle = setting.across(0.5 - side * float(rng.uniform(0.08, 0.18)))  # aside, so that the jug has its place
     fall = float(np.sqrt(2 * (ground - lip) / setting.gravity))
     pours, flow, tip = _pours(rng, setting.duration, fall)
     first, last = rng.uniform((0.02, 0.6), (0.15, 0.92))

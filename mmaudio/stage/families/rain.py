@@ -62,7 +62,7 @@ class AirPainter:
         x = (self.x + 0.618034 * turn)[there] % 1.0 * 2.0 - 0.5
         y = part[there] * 1.5 - 0.3
         length, slant = self.length[there], self.shower.slant
-        canvas.streaks(x + slant * y, y, x + slant * (y + length), y + length, 0.007, self.paint, 0.75)
+        canvas.streaks(x + slant * y, y, x + slant * (y + length), y + length, 0.009, self.paint, 0.9)
 
 
 class GroundPainter:
@@ -83,7 +83,7 @@ class GroundPainter:
             _, x, y, _ = self.drops[coming].T
             high = -since[coming] * 4.0
             canvas.streaks(
-                x - self.slant * high, y - high, x - self.slant * (high + 0.12), y - high - 0.12, 0.012, self.paint, 0.8
+                x - self.slant * high, y - high, x - self.slant * (high + 0.12), y - high - 0.12, 0.014, self.paint, 0.9
             )
         fresh = (since >= 0) & (since < LIFE)
         if fresh.any():
@@ -94,7 +94,7 @@ class GroundPainter:
             top = reach * (1.3 - np.abs(lean)) * (1 - u)
             ends = x + 0.3 * lean * reach, y + 0 * lean, x + lean * reach, y - top
             faint = np.tile(0.9 * (1 - u), len(lean))
-            canvas.streaks(*(end.ravel() for end in ends), 0.011, self.paint, faint)
+            canvas.streaks(*(end.ravel() for end in ends), 0.015, self.paint, faint)
 
 
 @dataclass(frozen=True)
