@@ -24,14 +24,14 @@ PLAIN = 0.5  # share of captions that go without an opening
 TAG_OPENINGS = ("sound of {}", "sounds of {}", "the sound of {}", "recording of {}", "audio of {}", "sound effect: {}")
 HEARD_OPENINGS = (
     "we hear how {}", "you can hear how {}", "we can hear that {}", "in this recording, {}", "a recording in which {}",
-    "sound recording: {}", "the sound is made as {}",
+    "sound recording: {}",
 )  # fmt: skip
 SEEN_OPENINGS = (
     "a video in which {}", "in this video, {}", "a scene in which {}", "a short clip: {}", "the video shows how {}",
     "on camera, {}", "we see and hear how {}",
 )  # fmt: skip
 TOGETHER = (
-    "{} while {}", "while {}, {}", "{} and {}", "{} as {}", "{}, and {} at the same time", "{}; meanwhile {}",
+    "{} while {}", "{}, and {}", "{}, while {}", "{} as {}", "{}, and {} at the same time", "{}; meanwhile {}",
     "{}, and meanwhile {}",
 )  # fmt: skip
 HIDDEN = (
@@ -47,7 +47,7 @@ SILENCE = (
 # What can only be said by somebody who looks.
 SIGHT = re.compile(
     r"\b(see|sees|seen|watch\w*|visibl[ey]|view|show[ns]?|video|picture|camera|screen|flash\w*|bright\w*|colou?r\w*|"
-    r"glow\w*|lightning|lights up)\b"
+    r"glow\w*|lightning|lights? up)\b"
 )
 
 
