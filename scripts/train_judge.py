@@ -4,16 +4,21 @@
     python scripts/train_judge.py --work runs/judge --out judge.safetensors # elsewhere
 
 Sound is rendered once, without pictures, into a file of log-mels (80 kB a clip) in --work; rendering and training can
-be stopped and go on where they were. Three quarters of the clips come from the split `train`, a quarter from
-`train_audio`; one in fifty shows a held-out material, which no scene has of its own accord but evaluation does. The
-accuracy is that of clips of the split `test`: of the k true labels, how many are among the k most probable.
+be stopped and go on where they were. Two thirds of the clips are as the Stage has them, three quarters of these from
+the split `train` and a quarter from `train_audio`; in the others, from far along `train`, all solid things are of one
+material, each in turn, held-out ones as well. What sounds is learned moment by moment, from the times of the events,
+and of stretches of half a clip. The accuracy is that of clips of the split `test`: of the k true labels, how many are
+among the k most probable.
 """
 
 import argparse
+import json
 import math
 import os
 import sys
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +32,7 @@ from mmaudio.evaluation.judge import (
     KIND_COLUMNS,
     LABELS,
     MATERIAL_COLUMNS,
+    STRIDE,
     WEIGHTS,
     Judge,
     label_mask,
@@ -34,14 +40,18 @@ from mmaudio.evaluation.judge import (
     save_judge,
 )
 from mmaudio.evaluation.metrics import top_k_share
-from mmaudio.stage import HELD_OUT, STAGE_VERSION, render_clip, split_seeds
+from mmaudio.stage import HELD_OUT, MATERIALS, STAGE_VERSION, Event, render_clip, split_seeds
 
 SECONDS = 8
 FRAMES = SECONDS * MEL_16K.sample_rate // MEL_16K.hop_length
+MOMENTS = -(-FRAMES // STRIDE)
+STRETCH = MOMENTS // 2  # moments of a training example
+RING = 0.3  # seconds for which a sharp event counts as heard
 BATCH = 32
 LEARNING_RATE = 3e-3
 SILENT = math.log10(FLOOR)
-HELD_OUT_START = 900_000  # of the split train: clips with a held-out material, far from what others train with
+FORCED = (*MATERIALS, *HELD_OUT)
+FORCED_START = 900_000  # of the split train
 
 
 # ---- data: one row a clip, in the order in which they were asked for
@@ -49,24 +59,42 @@ HELD_OUT_START = 900_000  # of the split train: clips with a held-out material, 
 
 def clip_plan(count: int) -> list[tuple[int, str | None]]:
     """(seed, forced material) of `count` training clips; a longer plan begins like a shorter one."""
-    train, audio, held_out = (iter(s) for s in (
-        split_seeds("train", count), split_seeds("train_audio", count), split_seeds("train", count, HELD_OUT_START),
-    ))  # fmt: skip
+    train, audio = iter(split_seeds("train", count)), iter(split_seeds("train_audio", count))
+    forced = iter(split_seeds("train", count, FORCED_START))
     plan: list[tuple[int, str | None]] = []
     for i in range(count):
-        if i % 50 == 49:
-            plan.append((next(held_out), HELD_OUT[i // 50 % len(HELD_OUT)]))
+        if i % 3 == 2:
+            plan.append((next(forced), FORCED[i // 3 % len(FORCED)]))
         else:
-            plan.append((next(audio if i % 4 == 3 else train), None))
+            plan.append((next(audio if i % 6 == 4 else train), None))
     return plan
 
 
-def rendered(folder: Path, plan: list[tuple[int, str | None]]) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Log-mels (N, M, F) float16, labels (N, len(LABELS)) bool and families of the planned clips, rendered if new."""
+@dataclass(frozen=True)
+class Clips:
+    mels: np.ndarray  # (N, M, F) float16
+    moments: np.ndarray  # (N, len(LABELS), MOMENTS) bool: what sounds when
+    labels: np.ndarray  # (N, len(LABELS)) bool
+    families: list[str]
+
+
+def moments_of(events: Iterable[Event]) -> np.ndarray:
+    """What sounds when, bool (len(LABELS), MOMENTS)."""
+    rate = MEL_16K.sample_rate / MEL_16K.hop_length / STRIDE
+    found = np.zeros((len(LABELS), MOMENTS), bool)
+    for event in events:
+        begin, end = int(event.time * rate), int((event.time + max(event.seconds, RING)) * rate)
+        for label in {event.kind, event.material} - {None}:
+            found[LABELS.index(label), begin : end + 1] = True
+    return found
+
+
+def rendered(folder: Path, plan: list[tuple[int, str | None]]) -> Clips:
+    """The planned clips; those that are not in the folder yet are rendered into it."""
     folder.mkdir(parents=True, exist_ok=True)
     mel = MelSpectrogram(MEL_16K)
     row_bytes = 2 * MEL_16K.num_mels * FRAMES
-    sound, notes = folder / f"stage{STAGE_VERSION}.f16", folder / f"stage{STAGE_VERSION}.txt"
+    sound, notes = folder / f"stage{STAGE_VERSION}.f16", folder / f"stage{STAGE_VERSION}.jsonl"
     lines = notes.read_text().splitlines() if notes.exists() else []
     with sound.open("r+b" if sound.exists() else "w+b") as data, notes.open("a") as words:
         data.seek(len(lines) * row_bytes)
@@ -74,34 +102,48 @@ def rendered(folder: Path, plan: list[tuple[int, str | None]]) -> tuple[np.ndarr
             clip = render_clip(seed, duration=SECONDS, video=False, material=material)
             data.write(mel(torch.from_numpy(clip.audio)[None])[0].half().numpy().tobytes())
             data.flush()
-            lines.append("\t".join([str(seed), clip.family, " ".join(clip.kinds), " ".join(clip.materials)]))
+            heard = [np.flatnonzero(row).tolist() for row in moments_of(clip.events)]
+            note = {"seed": seed, "family": clip.family, "kinds": clip.kinds, "materials": clip.materials}
+            lines.append(json.dumps(note | {"moments": heard}))
             words.write(lines[-1] + "\n")  # last: a row counts once its line is there
             words.flush()
     mels = np.memmap(sound, np.float16, "r", shape=(len(lines), MEL_16K.num_mels, FRAMES))[: len(plan)]
-    _, families, kinds, materials = zip(*(line.split("\t") for line in lines[: len(plan)]), strict=True)
-    labels = [label_mask(tuple(k.split()), tuple(m.split())) for k, m in zip(kinds, materials, strict=True)]
-    return mels, np.array(labels), list(families)
+    noted = [json.loads(line) for line in lines[: len(plan)]]
+    if [note["seed"] for note in noted] != [seed for seed, _ in plan]:
+        raise SystemExit(f"{folder}: holds other clips than are wanted now; choose another --work")
+    moments = np.zeros((len(noted), len(LABELS), MOMENTS), bool)
+    for i, note in enumerate(noted):
+        for label, heard in enumerate(note["moments"]):
+            moments[i, label, heard] = True
+    labels = np.array([label_mask(note["kinds"], note["materials"]) for note in noted])
+    return Clips(mels, moments, labels, [note["family"] for note in noted])
 
 
 # ---- training
 
 
-def augmented(mel: Tensor, labels: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Another clip under it, another level, another start, and now and then the blur of a codec; (B, M, F)."""
+def stretch(clips: Clips, i: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Some seconds of clip i: log-mel (M, F') and what sounds when (len(LABELS), STRETCH)."""
+    start = int(rng.integers(FRAMES // STRIDE - STRETCH + 1))
+    mel = clips.mels[i, :, start * STRIDE : (start + STRETCH) * STRIDE]
+    return mel.astype(np.float32), clips.moments[i, :, start : start + STRETCH]
+
+
+def augmented(mel: Tensor, moments: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Another clip under it, another level, and now and then the blur of a codec; (B, M, F) and (B, labels, F')."""
     count = len(mel)
     gain = torch.from_numpy(rng.uniform(-0.6, 0.3, (2, count, 1, 1)).astype(np.float32))  # decades: -12 to 6 dB
-    mel = torch.roll(mel + gain[0], int(rng.integers(FRAMES)), 2)
-    other = mel.flip(0) + gain[1] - gain[0].flip(0)
-    mixed = torch.from_numpy(rng.random(count) < 0.3)
-    together = 0.5 * torch.log10(10 ** (2 * mel) + 10 ** (2 * other))  # powers add
-    mel = torch.where(mixed[:, None, None], together, mel)
-    labels = torch.where(mixed[:, None], torch.maximum(labels, labels.flip(0)), labels)
+    mel = mel + gain[0]
+    other = (mel + gain[1]).flip(0)
+    mixed = torch.from_numpy(rng.random(count) < 0.2)[:, None, None]
+    mel = torch.where(mixed, 0.5 * torch.log10(10 ** (2 * mel) + 10 ** (2 * other)), mel)  # powers add
+    moments = torch.where(mixed, torch.maximum(moments, moments.flip(0)), moments)
     blurred = torch.from_numpy(rng.random(count) < 0.25)[:, None, None]
     mel = torch.where(blurred, F.avg_pool2d(mel[:, None], 3, 1, 1, count_include_pad=False)[:, 0], mel)
-    return mel.clamp(min=SILENT), labels
+    return mel.clamp(min=SILENT), moments
 
 
-def train(work: Path, mels: np.ndarray, labels: np.ndarray, steps: int, seed: int) -> Judge:
+def train(work: Path, clips: Clips, steps: int, seed: int) -> Judge:
     """The judge after `steps` steps; goes on from the checkpoint in `work`."""
     torch.manual_seed(seed)
     judge = Judge()
@@ -122,13 +164,16 @@ def train(work: Path, mels: np.ndarray, labels: np.ndarray, steps: int, seed: in
     bar = tqdm(total=steps, initial=step, desc="train", unit="step", disable=None)
     while step < steps:
         rng = np.random.default_rng((seed, step))
-        rows = np.sort(rng.choice(len(mels), min(BATCH, len(mels)), replace=False))
-        mel, target = torch.from_numpy(mels[rows].astype(np.float32)), torch.from_numpy(labels[rows]).float()
-        mel, target = augmented(mel, target, rng)
+        rows = rng.choice(len(clips.mels), min(BATCH, len(clips.mels)), replace=False)
+        mel, moments = (
+            torch.from_numpy(np.stack(x)) for x in zip(*(stretch(clips, i, rng) for i in rows), strict=True)
+        )
+        mel, moments = augmented(mel, moments.float(), rng)
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * min(1, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
-        logits, _ = judge.judge_mel(mel)
-        loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(1).mean()
+        logits, _, now = judge.judge_mel(mel)
+        loss = F.binary_cross_entropy_with_logits(logits, moments.amax(2), reduction="none").sum(1).mean()
+        loss = loss + F.binary_cross_entropy_with_logits(now, moments, reduction="none").sum(1).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -182,19 +227,18 @@ def report(logits: np.ndarray, labels: np.ndarray, families: list[str]) -> dict[
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("runs/judge"), help="rendered sound and checkpoint")
-    parser.add_argument("--clips", type=int, default=4000, help="for training")
+    parser.add_argument("--clips", type=int, default=2400, help="for training")
     parser.add_argument("--test_clips", type=int, default=400)
-    parser.add_argument("--steps", type=int, default=1000, help=f"of {BATCH} clips")
+    parser.add_argument("--steps", type=int, default=1600, help=f"of {BATCH} clips")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     args = parser.parse_args(argv)
 
-    mels, labels, _ = rendered(args.work / "train", clip_plan(args.clips))
-    judge = train(args.work, mels, labels, args.steps, args.seed)
-    mels, labels, families = rendered(args.work / "test", [(s, None) for s in split_seeds("test", args.test_clips)])
+    judge = train(args.work, rendered(args.work / "train", clip_plan(args.clips)), args.steps, args.seed)
+    test = rendered(args.work / "test", [(seed, None) for seed in split_seeds("test", args.test_clips)])
     facts = {"clips": args.clips, "steps": args.steps, "seed": args.seed, "licence": "MIT"}
     save_judge(judge, args.out, {name: str(value) for name, value in facts.items()})
-    report(logits_of(load_judge(args.out), mels), labels, families)
+    report(logits_of(load_judge(args.out), test.mels), test.labels, test.families)
     print(f"\n{args.out}: {args.out.stat().st_size / 1e6:.2f} MB")
     return 0
 

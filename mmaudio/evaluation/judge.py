@@ -26,6 +26,7 @@ MATERIAL_COLUMNS = slice(len(KINDS), len(LABELS))
 WEIGHTS = BUNDLED_DIR / "stage_judge.safetensors"
 
 WIDTHS = (32, 64, 96, 128)  # channels after each convolution
+STRIDE = 8  # mel frames to a moment: 128 ms
 EMBEDDING = 96
 SHORTEST = 0.5  # seconds; shorter sound is followed by silence
 RANGE = 4.0  # decades below the clip's loudest band that the level-free picture shows
@@ -63,6 +64,7 @@ class Judge(nn.Module):
             self.convolutions.append(nn.BatchNorm2d(wide))
             self.convolutions.append(nn.ReLU())
         self.frame = nn.Conv1d(WIDTHS[-1] * (MEL_16K.num_mels >> len(WIDTHS)), 2 * EMBEDDING, 1)
+        self.moment = nn.Conv1d(2 * EMBEDDING, len(LABELS), 1)
         self.embed = nn.Linear(4 * EMBEDDING, EMBEDDING)
         self.classify = nn.Linear(EMBEDDING, len(LABELS))
 
@@ -72,16 +74,18 @@ class Judge(nn.Module):
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
         missing = round(SHORTEST * self.sample_rate) - waveform.shape[1]
-        return self.judge_mel(self.mel(F.pad(waveform, (0, max(missing, 0)))))
+        logits, embedding, _ = self.judge_mel(self.mel(F.pad(waveform, (0, max(missing, 0)))))
+        return logits, embedding
 
-    def judge_mel(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-mel (B, M, F) as `self.mel` makes it; see the class."""
+    def judge_mel(self, mel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-mel (B, M, F) as `self.mel` makes it: also the logits of each moment, (B, len(LABELS), F / STRIDE)."""
         # The sound as it is and relative to its loudest moment: quiet clips are heard, and heard to be quiet.
         relative = mel - mel.amax((1, 2), keepdim=True)
         x = torch.stack([mel / 2 + 1, relative.clamp(min=-RANGE) / 2 + 1], 1)  # (B, 2, M, F)
-        x = self.frame(self.convolutions(x).flatten(1, 2)).relu()  # (B, C, F / 8)
+        x = self.frame(self.convolutions(x).flatten(1, 2)).relu()  # (B, C, F / STRIDE)
+        moments = self.moment(x)
         x = self.embed(torch.cat([x.mean(2), x.amax(2)], 1))  # what lasts, and what happens once
-        return self.classify(x.relu()), x
+        return self.classify(x.relu()) + moments.amax(2), x, moments
 
     @torch.inference_mode()
     def listen(self, audio: np.ndarray, sample_rate: int) -> Verdict:

@@ -4,8 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from mmaudio.evaluation.judge import EMBEDDING, LABELS, Judge, label_mask, load_judge, save_judge
-from mmaudio.stage import HELD_OUT, KINDS, MATERIALS, STAGE_VERSION, SURFACES
+from mmaudio.evaluation.judge import (
+    EMBEDDING,
+    KIND_COLUMNS,
+    LABELS,
+    MATERIAL_COLUMNS,
+    WEIGHTS,
+    Judge,
+    label_mask,
+    load_judge,
+    save_judge,
+)
+from mmaudio.evaluation.metrics import top_k_share
+from mmaudio.stage import HELD_OUT, KINDS, MATERIALS, STAGE_VERSION, SURFACES, render_clip, split_seeds
 from mmaudio.weights import WeightError, save_safetensors
 
 
@@ -68,3 +79,16 @@ def test_weights_make_a_round_trip_and_name_their_stage(judge, tmp_path):
         load_judge(path)
     with pytest.raises(WeightError, match="the judge is not there; run"):
         load_judge(tmp_path / "nothing.safetensors")
+
+
+def test_the_bundled_judge_knows_this_stage():
+    """A short form of scripts/train_judge.py's report; falls when the sounds have changed and the judge has not."""
+    bundled, shares = load_judge(), []
+    for seed in split_seeds("test", 24, start=300):
+        clip = render_clip(seed, video=False)
+        logits, true = bundled.listen(clip.audio, clip.sample_rate).logits, label_mask(clip.kinds, clip.materials)
+        shares.append([top_k_share(logits[None, c], true[None, c])[0] for c in (KIND_COLUMNS, MATERIAL_COLUMNS)])
+    kind, material = np.nanmean(shares, 0)
+    assert kind >= 0.85
+    assert material >= 0.75
+    assert WEIGHTS.stat().st_size <= 1_500_000

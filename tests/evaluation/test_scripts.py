@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from mmaudio.evaluation.judge import Judge, load_judge
+from mmaudio.stage import HELD_OUT, MATERIALS
 from mmaudio.weights import WeightError, read_metadata
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -38,13 +40,16 @@ def test_the_judge_trains_resumes_and_reports(tmp_path, capsys, monkeypatch):
     assert "material accuracy, one source" in capsys.readouterr().out
 
 
-def test_the_plan_of_the_training_clips():
+def test_the_plan_of_the_training_clips(tmp_path):
     train_judge = script("train_judge")
-    plan = train_judge.clip_plan(200)
+    plan = train_judge.clip_plan(330)
     assert plan[:100] == train_judge.clip_plan(100)
-    assert len({seed for seed, _ in plan}) == 200
-    assert [material for _, material in plan].count("stone") == 4
-    assert sum(seed >= 4_000_000 for seed, _ in plan) == pytest.approx(50, abs=2)
+    assert len({seed for seed, _ in plan}) == 330
+    assert Counter(material for _, material in plan) == {None: 220} | dict.fromkeys((*MATERIALS, *HELD_OUT), 10)
+    assert sum(seed >= 4_000_000 for seed, _ in plan) == pytest.approx(220 / 4, abs=1)
+    train_judge.rendered(tmp_path, plan[:1])
+    with pytest.raises(SystemExit, match="holds other clips than are wanted"):
+        train_judge.rendered(tmp_path, plan[1:2])
 
 
 def test_the_table_is_printed_and_written(tmp_path, capsys, monkeypatch):
