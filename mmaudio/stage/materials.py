@@ -41,8 +41,8 @@ TABLE = {
     ),
     "rubber": Material(
         adjective="rubber", restitution=0.76,
-        base_hz=150.0, ratios=(1, 1.9, 2.9, 4.1), t60=0.09, damping_tilt=0.3, rolloff=1.2,
-        contact_hz=700.0, click=0.35, click_seconds=0.008, squash=0.22, sound_word="thumping",
+        base_hz=190.0, ratios=(1, 2.0, 3.1), t60=0.18, damping_tilt=0.6, rolloff=1.4,
+        contact_hz=700.0, click=0.08, click_seconds=0.006, squash=0.22, sound_word="thumping",
     ),
     "ceramic": Material(
         adjective="ceramic", restitution=0.48,
@@ -51,13 +51,13 @@ TABLE = {
     ),
     "plastic": Material(
         adjective="plastic", restitution=0.66,
-        base_hz=300.0, ratios=(1, 1.38, 2.15, 2.9, 4.3, 5.7, 7.9), t60=0.13, damping_tilt=0.45, rolloff=0.7,
-        contact_hz=1700.0, click=0.65, click_seconds=0.009, squash=0.08, sound_word="clacking",
+        base_hz=640.0, ratios=(1, 1.38, 2.15, 2.9, 4.3, 5.7), t60=0.07, damping_tilt=0.1, rolloff=0.15,
+        contact_hz=3600.0, click=0.60, click_seconds=0.005, squash=0.08, sound_word="clacking",
     ),
     "cardboard": Material(
         adjective="cardboard", restitution=0.42,
         base_hz=230.0, ratios=(1, 1.47, 2.2, 3.1, 4.4), t60=0.05, damping_tilt=0.1, rolloff=0.5,
-        contact_hz=1500.0, click=1.30, click_seconds=0.022, squash=0.06, sound_word="thudding",
+        contact_hz=1900.0, click=1.60, click_seconds=0.026, squash=0.06, sound_word="thudding",
     ),
     "bamboo": Material(
         adjective="bamboo", restitution=0.58,
@@ -66,8 +66,8 @@ TABLE = {
     ),
     "leather": Material(
         adjective="leather", restitution=0.62,
-        base_hz=85.0, ratios=(1, 1.6, 2.3), t60=0.16, damping_tilt=0.5, rolloff=1.5,
-        contact_hz=380.0, click=0.60, click_seconds=0.015, squash=0.16, sound_word="thudding",
+        base_hz=80.0, ratios=(1, 1.6, 2.3), t60=0.07, damping_tilt=0.5, rolloff=1.5,
+        contact_hz=420.0, click=1.20, click_seconds=0.018, squash=0.16, sound_word="thudding",
     ),
     "bronze": Material(
         adjective="bronze", restitution=0.50,

@@ -29,8 +29,8 @@ class Pitch:
 
 # Where each ticks: a metronome at the ends of its swing, a pendulum clock in the middle, the other clock at each jump.
 DEVICES = {
-    "metronome": Pitch((1150.0, 1840.0, 2900.0, 4300.0), 0.05, 3500.0, 0.84),
-    "pendulum clock": Pitch((620.0, 1010.0, 1730.0, 2600.0), 0.07, 2200.0, 0.8),
+    "metronome": Pitch((1750.0, 2800.0, 4400.0, 5900.0), 0.03, 5000.0, 0.84),
+    "pendulum clock": Pitch((1250.0, 2050.0, 3300.0, 4700.0), 0.035, 4000.0, 0.75),
     "clock": Pitch((2300.0, 3300.0, 4700.0, 6100.0), 0.025, 6000.0, 1.0),
 }
 
@@ -170,7 +170,7 @@ class Ticking:
             click = burst(0.0015, self.pitch.corner, sample_rate, rng)[: len(sound)]
             sound[: len(click)] += 0.35 * click
             add(dry, time, loudness * sound, sample_rate)
-            add(dry, time + 0.014, 0.2 * loudness * sound, sample_rate)  # the wheel falls into place
+            add(dry, time + 0.022, 0.6 * loudness * sound, sample_rate)  # the wheel falls into place
         return dry
 
 
