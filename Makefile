@@ -16,9 +16,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 # A silent clip from the Foley Stage (simulated), then its sound by the bundled model.
 demo: $(STAMP)
-	$(BIN)/python -m mmaudio.stage preview --seed 2000005 --size 224 --silent --overwrite --out output/silent.mp4
+	$(BIN)/python -m mmaudio.stage preview --seed 2000016 --family strike --size 224 --silent --overwrite --out output/silent.mp4
 	$(BIN)/python demo.py --variant tiny_16k --video output/silent.mp4 \
-		--prompt "a wooden box and a glass box are struck with a stick" --output output/demo --overwrite
+		--prompt "a stick hits a wooden box and a glass block" --output output/demo --overwrite
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
