@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from mmaudio.data.manifest import ManifestError, ManifestRow, read_manifest
+from mmaudio.data.parts import write_text
 
 SPEC, LINES, VIDEO, AUDIO = "cache.json", "clips.jsonl", "video.u8", "audio.i16"
 FULL_SCALE = 32767  # int16 of a sample of 1
@@ -77,9 +78,8 @@ class CachedClip:
 
     def sound(self) -> tuple[Tensor, int]:
         """(1, N) float32, and its rate."""
-        return torch.from_numpy(self.cache.audio[self.index].astype(np.float32))[
-            None
-        ] / FULL_SCALE, self.cache.spec.sample_rate
+        wave = self.cache.audio[self.index][None].astype(np.float32) / FULL_SCALE
+        return torch.from_numpy(wave), self.cache.spec.sample_rate
 
 
 class ClipCache:
@@ -132,14 +132,13 @@ class CacheWriter:
     def __init__(self, folder: Path, spec: CacheSpec):
         self.folder, self.spec = folder, spec
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / SPEC
-        if path.exists():
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if found != dataclasses.asdict(spec):
-                raise ManifestError(f"{folder}: has clips of {found}, now it is {spec}; remove it or choose another")
-        path.write_text(json.dumps(dataclasses.asdict(spec)), encoding="utf-8")
+        path, wanted = folder / SPEC, dataclasses.asdict(spec)
+        if not path.exists():
+            write_text(path, json.dumps(wanted))
+        elif (found := json.loads(path.read_text(encoding="utf-8"))) != wanted:
+            raise ManifestError(f"{folder}: has clips of {found}, now it is {spec}; remove it or choose another")
         lines = whole_lines(folder)
-        (folder / LINES).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        write_text(folder / LINES, "".join(json.dumps(line) + "\n" for line in lines))
         self.count = len(lines)
 
     def append(self, video: np.ndarray, audio: np.ndarray, line: dict) -> None:

@@ -62,6 +62,19 @@ def test_a_killed_writer_goes_on(tmp_path):
     assert torch.equal(second.frames(64), torch.from_numpy(clip(7)[0]).permute(0, 3, 1, 2))
 
 
+def test_a_writer_killed_at_its_start_loses_nothing(tmp_path, monkeypatch):
+    fill(tmp_path, [0, 1])
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        CacheWriter(tmp_path, SPEC)
+    monkeypatch.undo()
+    assert CacheWriter(tmp_path, SPEC).count == len(ClipCache(tmp_path)) == 2
+
+
 def test_it_stands_for_a_manifest(cache):
     source = MediaClips([(str(cache), 1.0)], ReadSound(16_000, 128_000), SoundBatch)
     batch = source.__getitems__([Item(1, 0)])
