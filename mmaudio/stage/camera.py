@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .canvas import View
+from .motion import smooth
 
 MARGIN = 0.14  # of the picture's extent: no camera sees further than this beside the stage
 
@@ -40,8 +41,7 @@ class Camera:
 
     def at(self, time: float) -> tuple[float, float, float]:
         """(zoom, pan x, pan y) at a time."""
-        u = min(max(time / self.duration, 0.0), 1.0)
-        u = u * u * (3 - 2 * u)
+        u = smooth(min(max(time / self.duration, 0.0), 1.0))
         phase = np.sin(2 * np.pi * self.swings[:, 2] * time + self.swings[:, 3])
         pan = self.pan[0] + (self.pan[1] - self.pan[0]) * u + phase @ self.swings[:, :2]
         return self.zoom[0] + (self.zoom[1] - self.zoom[0]) * u, float(pan[0]), float(pan[1])

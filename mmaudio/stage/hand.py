@@ -7,6 +7,7 @@ import numpy as np
 
 from .canvas import Canvas
 from .look import colour
+from .motion import smooth
 from .objects import Body
 from .scene import Look
 
@@ -41,8 +42,7 @@ class Hand:
         touch = self.touches[index]
         pose = touch.body.pose(min(max(time, touch.start), touch.end))
         x, y = pose.x + touch.side * (touch.half + RADIUS), touch.body.ground - max(touch.body.size, RADIUS)
-        u = max(touch.start - time, time - touch.end, 0.0) / REACH
-        u = u * u * (3 - 2 * u)
+        u = smooth(max(touch.start - time, time - touch.end, 0.0) / REACH)
         return x + 0.1 * touch.side * u, y + (AWAY - y) * u, touch.side
 
     def painter(self, look: Look) -> "HandPainter":

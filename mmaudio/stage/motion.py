@@ -1,5 +1,7 @@
 """Paths of solid objects: closed forms of time, so that a contact is exact at any frame or sample rate."""
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -25,7 +27,7 @@ class Segment:
         if self.gravity:
             height = max(self.height0 + self.speed * tau - 0.5 * self.gravity * tau * tau, 0.0)
         else:
-            u = u * u * (3 - 2 * u)
+            u = smooth(u)
             height = self.height0 + (self.height1 - self.height0) * u
         return self.x0 + (self.x1 - self.x0) * u, height, self.angle0 + (self.angle1 - self.angle0) * u
 
@@ -72,6 +74,16 @@ class Push:
 
 
 Piece = Segment | Slide | Push
+
+
+def smooth(u):
+    """From 0 at 0 to 1 at 1, level at both ends; a number or an array of them."""
+    return u * u * (3 - 2 * u)
+
+
+def piece_at(path: Sequence[Piece], time: float) -> Piece:
+    """The piece of a path that holds at a time; the first one also before it begins."""
+    return path[max(bisect_right(path, time, key=lambda piece: piece.start) - 1, 0)]
 
 
 def still(x: float) -> tuple[Segment, ...]:

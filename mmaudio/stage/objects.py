@@ -1,6 +1,5 @@
 """Solid objects: where they are, and how they are drawn. A body is the same thing for physics, picture and sound."""
 
-from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +7,7 @@ import numpy as np
 from .canvas import Canvas
 from .look import FINISHES, Finish, material_texture, shrink
 from .materials import MATERIALS, SHAPES, TABLE
-from .motion import Piece, still
+from .motion import Piece, piece_at, still
 from .scene import Look, Setting
 from .shapes import distance, reach, support
 
@@ -50,8 +49,7 @@ class Body:
 
     def pose(self, time: float) -> Pose:
         """The object's pose at a time in seconds. At a bounce `bottom` equals `ground`."""
-        index = max(bisect_right(self.path, time, key=lambda segment: segment.start) - 1, 0)
-        x, height, angle = self.path[index].at(time)
+        x, height, angle = piece_at(self.path, time).at(time)
         squash = 1.0
         for when, loudness in self.impacts:
             since = time - when

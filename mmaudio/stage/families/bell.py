@@ -8,6 +8,7 @@ import numpy as np
 from ..canvas import Canvas
 from ..look import colour, material_texture
 from ..materials import TABLE
+from ..motion import smooth
 from ..objects import BodyPainter, Pose
 from ..phrases import article, count_of, manner, sized
 from ..rotation import Swing
@@ -151,10 +152,10 @@ class Hammer:
         back, travel = 1.0, 1.0
         if before:
             u = min((time - before.time) / min(0.2, 0.4 * gap), 1.0)
-            back, travel = u * u * (3 - 2 * u), float(np.clip((time - before.time) / gap - 0.2, 0, 0.6)) / 0.6
+            back, travel = smooth(u), float(np.clip((time - before.time) / gap - 0.2, 0, 0.6)) / 0.6
         if after:
             back = min(back, 1 - max(1 - (after.time - time) / min(0.12, 0.3 * gap), 0.0) ** 2)
-        travel = travel * travel * (3 - 2 * travel)
+        travel = smooth(travel)
         return start.x + (goal.x - start.x) * travel + HAMMER * back, start.y + (goal.y - start.y) * travel
 
     def painter(self, look: Look) -> "HammerPainter":

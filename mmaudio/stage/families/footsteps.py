@@ -8,7 +8,7 @@ import numpy as np
 from ..canvas import Canvas
 from ..look import colour
 from ..materials import SURFACES, TABLE
-from ..motion import Segment, still
+from ..motion import Segment, piece_at, still
 from ..paving import LEFT, RIGHT, Paving
 from ..phrases import count_of, manner
 from ..scene import END_MARGIN, Act, Event, Look, Setting, Words
@@ -45,8 +45,7 @@ class Walker:
 
     def foot(self, which: int, time: float) -> tuple[float, float, float]:
         """(x, height, toes up in radians) of a foot at a time."""
-        path = self.feet[which]
-        return path[max(bisect_right(path, time, key=lambda piece: piece.start) - 1, 0)].at(time)
+        return piece_at(self.feet[which], time).at(time)
 
     def facing(self, time: float) -> int:
         """+1: to the right."""

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..canvas import Canvas
 from ..look import colour
+from ..motion import smooth
 from ..phrases import manner
 from ..scene import END_MARGIN, Act, Event, Look, Setting, Words
 from ..voices import add, burst, ring
@@ -70,8 +71,7 @@ class Keyboard:
         there = self.place(after.key) if after else rest
         left = before.time + before.held if before else -1.0
         arrive = after.time if after else left + 1.5
-        u = float(np.clip((time - left) / (arrive - left), 0, 1))
-        u = u * u * (3 - 2 * u)
+        u = smooth(float(np.clip((time - left) / (arrive - left), 0, 1)))
         lifted = HOVER * min((time - left) / 0.05, 1.0) * min(max(arrive - time, 0.0) / 0.06 if after else 1.0, 1.0)
         return here[0] + (there[0] - here[0]) * u, here[1] + (there[1] - here[1]) * u - lifted * self.high
 

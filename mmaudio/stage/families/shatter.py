@@ -1,6 +1,5 @@
 """Glass or ceramic vessels are let go high above the floor and break into shards that fly, tinkle and settle."""
 
-from bisect import bisect_right
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,7 +7,7 @@ import numpy as np
 from ..canvas import Canvas
 from ..look import colour, material_texture
 from ..materials import FLOORS, TABLE
-from ..motion import Segment
+from ..motion import Segment, piece_at
 from ..objects import ASPECTS, Body, BodyPainter
 from ..phrases import article, count_of, manner, name_of, sized
 from ..scene import Act, Event, Look, Setting, Words
@@ -32,7 +31,7 @@ class Shard:
 
     def at(self, time: float) -> tuple[float, float, float]:
         """(x, height, angle) at a time."""
-        return self.path[max(bisect_right(self.path, time, key=lambda piece: piece.start) - 1, 0)].at(time)
+        return piece_at(self.path, time).at(time)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 from ..canvas import Canvas
 from ..look import colour
 from ..materials import STICK_HEAD_RADIUS, TABLE
-from ..motion import still
+from ..motion import smooth, still
 from ..objects import Body, random_body
 from ..phrases import article, count_of, manner, name_of, sized
 from ..scene import END_MARGIN, Act, Event, Look, Setting, Words
@@ -64,8 +64,7 @@ class Stick:
                 u = 1 - (until - down) / up
                 raised = raised + (back - raised) * u * u * (3 - 2 * u)
             if before:  # the hand travels to the next target while the stick is up
-                u = float(np.clip((time - before.time - 0.3 * gap) / (0.4 * gap), 0, 1))
-                u = u * u * (3 - 2 * u)
+                u = smooth(float(np.clip((time - before.time - 0.3 * gap) / (0.4 * gap), 0, 1)))
                 x, y = before.x + (after.x - before.x) * u, before.y + (after.y - before.y) * u
             else:
                 x, y = after.x, after.y
