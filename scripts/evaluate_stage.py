@@ -62,6 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.count < EMBEDDING:
         print(f"FD is biased upwards: {args.count} clips are fewer than its {EMBEDDING} dimensions.")
     if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(plain(found), indent=2) + "\n")
     return 0
 

@@ -57,8 +57,8 @@ def test_the_table_is_printed_and_written(tmp_path, capsys, monkeypatch):
     arguments = ["--count", "2", "--duration", "2", "--rows", "truth", "--work", str(tmp_path)]
     monkeypatch.setattr(evaluate_stage, "load_judge", lambda: Judge().eval())
     monkeypatch.setattr(evaluate_stage, "evaluate", partial(evaluate_stage.evaluate, resamples=5))
-    assert evaluate_stage.main([*arguments, "--json", str(tmp_path / "figures.json")]) == 0
-    found = json.loads((tmp_path / "figures.json").read_text())
+    assert evaluate_stage.main([*arguments, "--json", str(tmp_path / "new" / "figures.json")]) == 0
+    found = json.loads((tmp_path / "new" / "figures.json").read_text())
     assert (found["variant"], found["split"], found["clips"], found["duration"]) == ("tiny_16k", "test", 2, 2.0)
     assert found["rows"]["ground truth"]["KL"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     assert found["rows"]["ground truth"]["IS"]["value"] is None
