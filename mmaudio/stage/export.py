@@ -22,6 +22,8 @@ from .clip import StageClip, render_clip
 from .scene import STAGE_VERSION, Event
 
 SETTINGS = "stage.json"
+# As in mmaudio.media.encode, which would load torch into every rendering process.
+AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 
 
 @contextmanager
@@ -40,9 +42,14 @@ def write_mp4(path: str | Path, clip: StageClip) -> None:
     """Write picture (H.264) and sound (AAC) of a clip; one without sound becomes a silent video.
 
     Odd heights and widths lose their last row or column.
+
+    Raises:
+        ValueError: AAC has no such sample rate.
     """
     import av
 
+    if len(clip.audio):
+        _check_rate(clip.sample_rate)
     height, width = (extent // 2 * 2 for extent in clip.video.shape[1:3])
     rate = Fraction(clip.fps).limit_denominator(1001)
     with replacing(Path(path)) as temporary, av.open(str(temporary), "w") as container:
@@ -60,6 +67,12 @@ def write_mp4(path: str | Path, clip: StageClip) -> None:
         samples.sample_rate, samples.pts = clip.sample_rate, 0
         container.mux(sound.encode(samples))
         container.mux(sound.encode(None))
+
+
+def _check_rate(sample_rate: int) -> None:
+    if sample_rate not in AAC_RATES:
+        rates = ", ".join(map(str, AAC_RATES))
+        raise ValueError(f"the sound of a video cannot have sample_rate={sample_rate}: expected one of {rates}")
 
 
 def export(
@@ -87,8 +100,10 @@ def export(
         ValueError: unfit rendering arguments, or the folder holds clips of other ones or of another STAGE_VERSION.
     """
     seeds, folder = list(seeds), Path(folder)
-    for seed in seeds[:1]:
-        render_clip(seed, video=False, audio=False, **rendering)  # before anything is written: are the arguments fit?
+    for seed in seeds[:1]:  # before anything is written: are the arguments fit?
+        fit = render_clip(seed, video=False, audio=False, **rendering)
+        if not audio_only:
+            _check_rate(fit.sample_rate)
     settings = {"stage_version": STAGE_VERSION, "split": split, "audio_only": audio_only, "stems": stems, **rendering}
     _claim(folder, settings)
     names = {seed: f"{split}_{seed:07d}" for seed in seeds}

@@ -10,8 +10,10 @@ import soundfile
 from PIL import Image
 
 from mmaudio.data.manifest import read_manifest
+from mmaudio.media import encode
 from mmaudio.stage import STAGE_VERSION, make_scene, render_clip
 from mmaudio.stage.__main__ import main
+from mmaudio.stage.export import AAC_RATES
 from mmaudio.stage.preview import GAP, MOST_EVENTS
 
 SMALL = ["--size", "32", "--duration", "2", "--sample-rate", "16000"]
@@ -66,6 +68,10 @@ def test_preview_overwrites_nothing_unasked(tmp_path, capsys):
 
 
 # ---- export
+
+
+def test_the_rates_of_video_sound_are_those_of_the_library():
+    assert AAC_RATES == encode.AAC_RATES
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +216,8 @@ def test_another_version_and_other_files_are_refused(tmp_path, capsys, monkeypat
         ["export", "--count", "1", "--workers", "0", "--out", "unused"],
         ["export", "--count", "1", "--out", "unused", "--size", "0"],
         ["export", "--count", "1", "--out", "unused", "--family", "circus"],
+        ["export", "--count", "1", "--out", "unused", "--sample-rate", "11111"],
+        ["preview", "--out", "unused.mp4", "--size", "16", "--duration", "1", "--sample-rate", "192000"],
         ["preview", "--out", "unused.mp4", "--duration", "nan"],
         ["preview", "--out", "unused.avi"],
         ["preview", "--out", "unused.mp4", "--seed", "-1"],
