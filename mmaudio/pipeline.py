@@ -230,11 +230,12 @@ class Pipeline:
         negative_prompt: str = "",
         mask_away_clip: bool = False,
         progress: Progress | None = None,
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor]:
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
         """Frames and words to features: clip (1, T, D), sync (1, S, D), text (1, 77, D), negative text (1, 77, D).
 
         A missing modality is None and becomes the network's learned empty feature; `mask_away_clip` drops the CLIP
-        frames but keeps the sync features.
+        frames but keeps the sync features. The negative text is None if it is empty and the network was not trained
+        to take the features of the empty string for it.
         """
         clip = sync = text = None
         if inputs.clip is not None and not mask_away_clip:
@@ -250,6 +251,8 @@ class Pipeline:
             prompts = [prompt, negative_prompt] if prompt else [negative_prompt]
             *given, negative = ClipEncoder(None, self.part("clip_text")).text(prompts).split(1)
             text = given[0] if given else None
+        if not negative_prompt and self.variant.network.missing != "default":
+            negative = None
         return clip, sync, text, negative
 
     @torch.inference_mode()

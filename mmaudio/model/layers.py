@@ -31,11 +31,11 @@ def swiglu_width(dim: int, hidden: int, multiple_of: int = 256) -> int:
 
 
 class MLP(nn.Module):
-    """SwiGLU: w2(silu(w1 x) * w3 x), no biases."""
+    """SwiGLU: w2(silu(w1 x) * w3 x), no biases. `times` widens it."""
 
-    def __init__(self, dim: int):
+    def __init__(self, dim: int, times: int = 1):
         super().__init__()
-        inner = swiglu_width(dim, 4 * dim)
+        inner = times * swiglu_width(dim, 4 * dim)
         self.w1 = nn.Linear(dim, inner, bias=False)
         self.w2 = nn.Linear(inner, dim, bias=False)
         self.w3 = nn.Linear(dim, inner, bias=False)
@@ -57,6 +57,11 @@ class ConvMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x.transpose(1, 2)  # (B, D, N): once for the three convolutions
         return self.w2(F.silu(self.w1(x)) * self.w3(x)).transpose(1, 2)
+
+
+def without_convolutions(unit: ConvMLP) -> MLP:
+    """A plain MLP with as many parameters: wider by the kernel's size."""
+    return MLP(unit.w1.in_channels, times=unit.w1.kernel_size[0])
 
 
 class RMSNorm(nn.Module):

@@ -7,10 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from mmaudio.model.blocks import FinalBlock, JointBlock, StreamBlock
-from mmaudio.model.layers import MLP, ChannelLastConv1d, ConvMLP, TimestepEmbedder, nearest_exact_index, rope_table
+from mmaudio.model.layers import (
+    MLP,
+    ChannelLastConv1d,
+    ConvMLP,
+    TimestepEmbedder,
+    nearest_exact_index,
+    rope_table,
+    without_convolutions,
+)
 from mmaudio.sequence import SequenceSpec
 
 LEGACY_KEYS = ("t_embed.freqs", "latent_rot", "clip_rot")  # tables that old checkpoints carry; we compute them
+CHOICES = {"sync_use": ("modulate", "sum", "none"), "missing": ("default", "zeros", "learned")}
 
 
 @dataclass(frozen=True)
@@ -26,8 +35,16 @@ class MMAudioConfig:
     text_dim: int = 1024
     text_len: int = 77
     sync_tokens_per_segment: int = 8
+    # The paper's ablations (configs/experiment); its own choices are the defaults.
+    sync_use: str = "modulate"  # every frame; sum: added to the visual tokens instead; none: sync features are ignored
+    aligned_rope: bool = True  # latent and visual tokens are rotated on one time scale
+    conv_mlp: bool = True  # False: plain MLPs with as many parameters
+    missing: str = "default"  # empty visual features are learned, empty text is that of ""; zeros, learned: all are
 
     def __post_init__(self):
+        for name, choices in CHOICES.items():
+            if (got := getattr(self, name)) not in choices:
+                raise ValueError(f"{name} is {got!r}, expected one of {', '.join(choices)}")
         if self.hidden_dim % self.num_heads or (self.hidden_dim // self.num_heads) % 2:
             raise ValueError(f"hidden_dim {self.hidden_dim} must be an even multiple of num_heads {self.num_heads}")
 
@@ -57,14 +74,14 @@ SIZES = {
 class Conditions:
     """Everything the network needs besides latents and time; independent of t, so computed once per clip."""
 
-    clip: Tensor  # (B, T, D) projected CLIP frames
-    sync: Tensor  # (B, L, D) projected sync features, resampled to the latents' rate
+    clip: Tensor  # (B, T, D) projected CLIP frames; (B, S, D) with sync features added if sync_use is sum
+    sync: Tensor  # (B, L, D) projected sync features, resampled to the latents' rate; else (B, 1, D) zeros
     text: Tensor  # (B, N, D) projected text tokens
     clip_c: Tensor  # (B, D) their means, projected: parts of the global condition
     text_c: Tensor  # (B, D)
     global_c: Tensor  # (B, D) global_cond_mlp(clip_c + text_c)
     latent_rope: Tensor  # (L, head_dim / 2, 2) float32; shared by the batch
-    clip_rope: Tensor  # (T, head_dim / 2, 2) float32; shared by the batch
+    clip_rope: Tensor  # (T or S, head_dim / 2, 2) float32; shared by the batch
 
     @property
     def batch(self) -> int:
@@ -106,12 +123,17 @@ class MMAudio(nn.Module):
         self.final_layer = FinalBlock(D, c.latent_dim)
 
         self.sync_pos_emb = nn.Parameter(torch.zeros(1, 1, c.sync_tokens_per_segment, c.sync_dim))
-        self.latent_mean = nn.Parameter(torch.zeros(1, 1, c.latent_dim), requires_grad=False)
-        self.latent_std = nn.Parameter(torch.ones(1, 1, c.latent_dim), requires_grad=False)
-        self.empty_string_feat = nn.Parameter(torch.zeros(c.text_len, c.text_dim), requires_grad=False)
+        self.latent_mean = nn.Parameter(torch.zeros(1, 1, c.latent_dim))
+        self.latent_std = nn.Parameter(torch.ones(1, 1, c.latent_dim))
+        self.empty_string_feat = nn.Parameter(torch.zeros(c.text_len, c.text_dim))
         self.empty_clip_feat = nn.Parameter(torch.zeros(1, c.clip_dim))
         self.empty_sync_feat = nn.Parameter(torch.zeros(1, c.sync_dim))
+        if not c.conv_mlp:
+            for name, module in list(self.named_modules()):
+                if isinstance(module, ConvMLP):
+                    self.set_submodule(name, without_convolutions(module))
         self.initialize_weights()
+        self.freeze_constants()
 
     def initialize_weights(self):
         def xavier(module):
@@ -127,6 +149,18 @@ class MMAudio(nn.Module):
         for name, parameter in self.named_parameters():
             if "adaLN_modulation" in name or name.startswith("final_layer.conv"):
                 nn.init.zeros_(parameter)
+
+    def freeze_constants(self):
+        """Parameters that are no matter of training ask for no gradient."""
+        constants = [self.latent_mean, self.latent_std]
+        if self.config.missing != "learned":
+            constants += [self.empty_string_feat]
+        if self.config.missing == "zeros":
+            constants += [self.empty_clip_feat, self.empty_sync_feat]
+        if self.config.sync_use == "none":
+            constants += [self.empty_sync_feat, self.sync_pos_emb, *self.sync_input_proj.parameters()]
+        for parameter in constants:
+            parameter.requires_grad_(False)
 
     @property
     def device(self) -> torch.device:
@@ -161,6 +195,7 @@ class MMAudio(nn.Module):
             clip: (B, T, clip_dim) L2-normalised CLIP frame features; None is the learned empty feature.
             sync: (B, S, sync_dim) Synchformer features, S a multiple of 8; None is the learned empty feature.
             text: (B, 77, text_dim) L2-normalised CLIP token features; None is the stored feature of the empty string.
+                (What is empty is another matter if the configuration's `missing` is not the default.)
             spec: gives the lengths; its duration may differ from the one the network was trained with.
             batch: the batch size, needed only if everything is None.
 
@@ -184,13 +219,14 @@ class MMAudio(nn.Module):
 
         sync = sync.unflatten(1, (-1, self.config.sync_tokens_per_segment)) + self.sync_pos_emb  # (B, S/8, 8, sync_dim)
         sync = self.sync_input_proj(sync.flatten(1, 2).to(self.dtype))  # (B, S, D)
-        sync = sync[:, nearest_exact_index(spec.sync_len, spec.latent_len, sync.device)]  # (B, L, D)
         clip = self.clip_input_proj(clip.to(self.dtype))  # (B, T, D)
+        clip, sync = self._use_sync(clip, sync, spec)
         text = self.text_input_proj(text.to(self.dtype))  # (B, N, D)
         clip_c = self.clip_cond_proj(clip.mean(dim=1))  # (B, D)
         text_c = self.text_cond_proj(text.mean(dim=1))  # (B, D): padding tokens count, as in training
 
         head_dim = self.config.hidden_dim // self.config.num_heads
+        clip_scale = spec.latent_len / clip.shape[1] if self.config.aligned_rope else 1.0
         return Conditions(
             clip=clip,
             sync=sync,
@@ -199,8 +235,16 @@ class MMAudio(nn.Module):
             text_c=text_c,
             global_c=self.global_cond_mlp(clip_c + text_c),
             latent_rope=rope_table(spec.latent_len, head_dim, device=sync.device),
-            clip_rope=rope_table(spec.clip_len, head_dim, spec.latent_len / spec.clip_len, device=sync.device),
+            clip_rope=rope_table(clip.shape[1], head_dim, clip_scale, device=sync.device),
         )
+
+    def _use_sync(self, clip: Tensor, sync: Tensor, spec: SequenceSpec) -> tuple[Tensor, Tensor]:
+        """Projected features to the visual tokens and to what is added to each latent frame's condition."""
+        if self.config.sync_use == "modulate":
+            return clip, sync[:, nearest_exact_index(spec.sync_len, spec.latent_len, sync.device)]  # (B, L, D)
+        if self.config.sync_use == "sum":  # at the sync features' rate, so that no timing is lost
+            clip = clip[:, nearest_exact_index(spec.clip_len, spec.sync_len, clip.device)] + sync  # (B, S, D)
+        return clip, torch.zeros_like(sync[:, :1])  # (B, 1, D)
 
     def null_conditions(self, batch: int, spec: SequenceSpec, negative_text: Tensor | None = None) -> Conditions:
         """The unconditional branch of guidance: no video, and the negative prompt's features or the empty string."""
@@ -214,7 +258,7 @@ class MMAudio(nn.Module):
             t: (B,) in [0, 1], float32; 0 is noise, 1 is data.
         """
         global_c = (self.t_embed(t) + conditions.global_c).unsqueeze(1)  # (B, 1, D)
-        frame_c = global_c + conditions.sync  # (B, L, D)
+        frame_c = global_c + conditions.sync  # (B, L, D); (B, 1, D) where sync features do not modulate
         clip, text = conditions.clip, conditions.text
 
         latent = self.audio_input_proj(latent)  # (B, L, D)
