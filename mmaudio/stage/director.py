@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from .families import FAMILIES
-from .materials import FLOORS_OF, HELD_OUT_PAIRS, MATERIALS, TABLE
+from .materials import FLOORS_OF, HELD_OUT_PAIRS, TABLE
 from .objects import bystander
 from .scene import Act, Scene, Setting, generator
 
@@ -57,8 +57,9 @@ def make_scene(
         raise ValueError(f"unknown family {family!r}: expected one of {', '.join(FAMILIES)}")
     if material is not None and material not in TABLE:
         raise ValueError(f"unknown material {material!r}: expected one of {', '.join(TABLE)}")
-    if material is not None and family is not None and not FAMILIES[family].solid:
-        raise ValueError(f"nothing of the family {family} is made of a material: leave material out")
+    if material is not None and family is not None and not FAMILIES[family].can_be(material):
+        choices = ", ".join(FAMILIES[family].materials) or "nothing; leave the material out"
+        raise ValueError(f"nothing of the family {family} is made of {material}: it can be {choices}")
     rng = generator(seed, "scene")
     hard = split_of(seed) == "test_hard" if hard is None else hard
     pool = [name for name in FAMILIES if _fits(name, hard, material)]
@@ -83,8 +84,11 @@ def contrast(scene: Scene, rng: np.random.Generator) -> Scene:
     pool = [name for name in FAMILIES if not _same_kinds(name, scene.kinds)]
     for _ in range(20 if pool else 0):
         name = _choose(rng, pool)
-        free = [m for m in MATERIALS if m not in scene.materials and (name, m) not in HELD_OUT_PAIRS]
-        material = str(rng.choice(free)) if FAMILIES[name].solid else None
+        known = FAMILIES[name].materials
+        free = [m for m in known if m not in scene.materials and (name, m) not in HELD_OUT_PAIRS]
+        if known and not free:
+            continue
+        material = str(rng.choice(free)) if free else None
         setting = _setting(rng, name, min(scene.duration, 8.0), material, hard=False, without=scene.materials)
         act = FAMILIES[name].make(rng, setting)
         other = Scene(scene.seed, setting, (act,))
@@ -118,7 +122,7 @@ def _choose(rng: np.random.Generator, families: list[str]) -> str:
 def _fits(family: str, hard: bool, material: str | None) -> bool:
     if hard:
         return any(name == family for name, _ in HELD_OUT_PAIRS)
-    return material is None or FAMILIES[family].solid
+    return material is None or FAMILIES[family].can_be(material)
 
 
 def _same_kinds(family: str, kinds: tuple[str, ...]) -> bool:

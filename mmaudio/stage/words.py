@@ -47,7 +47,7 @@ SILENCE = (
 # What can only be said by somebody who looks.
 SIGHT = re.compile(
     r"\b(see|sees|seen|watch\w*|visibl[ey]|view|show[ns]?|video|picture|camera|screen|flash\w*|bright\w*|colou?r\w*|"
-    r"glow\w*|lightning|lights? up)\b"
+    r"glow\w*|lightning|lights? up|swing\w*|ribbons?|bends?)\b"
 )
 
 
@@ -68,7 +68,7 @@ def captions(scene: Scene, rng: np.random.Generator, heard_only: bool = False) -
     if not scene.acts:
         return Captions(*(str(rng.choice(level)) for level in SILENCE))
     seen = [_drawn(act, rng, heard_only) for act in scene.acts]
-    hidden = [_drawn(act, rng, heard_only) for act in scene.unseen]
+    hidden = [_drawn(act, rng, heard_only=True) for act in scene.unseen]
     order = rng.permutation(len(seen))
     tag = ", ".join([seen[i].tag for i in order] + [act.tag for act in hidden])
     tag = _opened(tag, TAG_OPENINGS, rng)

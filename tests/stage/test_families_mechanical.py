@@ -83,7 +83,7 @@ def test_every_caption_names_the_kind_and_the_material_and_nothing_else(family):
 
 
 def test_stone_and_a_low_sample_rate_are_possible():
-    for family in MINE:
+    for family in ("collide", "roll"):
         act = make_scene(2, 3.0, family, material="stone").acts[0]
         assert {event.material for event in act.events} == {"stone"}
         sound = heard(act, 8000, 3.0)
@@ -263,3 +263,24 @@ def test_the_same_seed_is_the_same_act():
         one, two = (module.make(np.random.default_rng(3), setting) for _ in range(2))
         assert one.events == two.events
         assert np.array_equal(heard(one, seconds=4.0), heard(two, seconds=4.0))
+
+
+def test_a_clash_sounds_the_same_at_every_sample_rate():
+    """Noise, which has more samples at a higher rate, must not shift what is drawn after it."""
+    for seed in range(4):
+        act = make_scene(seed, 4.0, "collide", "glass").acts[0]
+        low, high = (heard(act, rate, 4.0) for rate in (16000, 48000))
+        spectra = [np.abs(np.fft.rfft(sound))[: len(low) // 4] for sound in (low, high)]  # to 4 kHz
+        spectra = [np.convolve(spectrum, np.ones(20), "same") for spectrum in spectra]
+        assert np.corrcoef(*spectra)[0, 1] > 0.95, seed
+
+
+def test_bodies_meet_in_every_scene_of_collisions():
+    for seed in range(40):
+        act = make_scene(seed, 3.0, "collide").acts[0]
+        *bodies, _ = act.things
+        ends = (bodies[0].path[0].x0, bodies[-1].path[0].x0)
+        inner = [event for event in act.events if min(abs(event.x - end) for end in ends) > 0.08]
+        assert inner
+        counted = [text for text in act.words.details if "twice" in text or "once" in text or "times" in text]
+        assert counted

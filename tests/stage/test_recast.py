@@ -10,7 +10,7 @@ SOLID = [name for name, family in FAMILIES.items() if family.solid]
 
 @pytest.mark.parametrize("family", SOLID)
 def test_all_is_made_of_what_is_asked_for(family):
-    for material in (*MATERIALS, *HELD_OUT):
+    for material in filter(FAMILIES[family].can_be, (*MATERIALS, *HELD_OUT)):
         assert make_scene(3, 3.0, family=family, material=material).materials == (material,)
 
 

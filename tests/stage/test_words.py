@@ -1,11 +1,13 @@
 """Captions name what is there: every kind and material that sounds, and no other."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mmaudio.stage import FAMILIES, KINDS, SPLITS, SURFACES, make_scene, render_clip
+from mmaudio.stage.director import contrast
 from mmaudio.stage.materials import FLOORS, TABLE
 from mmaudio.stage.phrases import KIND_WORDS
 from mmaudio.stage.words import SIGHT, captions
@@ -95,6 +97,22 @@ def test_negative_captions_name_nothing_that_sounds():
         assert not any(found & OWN_WORDS[kind] for kind in clip.kinds), (seed, clip.negative)
         assert not any(ADJECTIVES[material] in found for material in clip.materials), (seed, clip.negative)
         assert any(found & set(words) for words in KIND_WORDS.values()) or not clip.kinds, (seed, clip.negative)
+
+
+def test_negative_captions_are_possible():
+    """No leather bell, no rubber vessel that breaks."""
+    for seed in range(150):
+        other = contrast(make_scene(seed, 3.0), np.random.default_rng(seed))
+        for act in other.acts:
+            assert {event.material for event in act.events} <= {None, *FAMILIES[act.family].materials}
+
+
+def test_what_is_out_of_sight_is_not_described_by_looks():
+    hidden = make_scene(2, 8.0, "thunder").acts
+    assert any("lightning" in text for level in vars(hidden[0].words).values() for text in level)
+    scene = replace(make_scene(2, 8.0, "drop"), unseen=hidden)
+    for seed in range(60):
+        assert not any(word in text for text in levels(scene, seed) for word in ("lightning", "flash"))
 
 
 def test_silence_is_called_so(scenes):

@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from ..materials import HELD_OUT, MATERIALS
 from ..scene import Act, Setting
 from . import (
     bell,
@@ -36,17 +37,25 @@ class Family:
     make: Callable[[np.random.Generator, Setting], Act]
     kinds: tuple[str, ...]  # of its events
     places: tuple[str, ...] = ("room",)
-    solid: bool = False  # its events have materials that `Setting.pick` chooses
+    materials: tuple[str, ...] = ()  # what its solid things can be made of; none: it has none
     space: Literal["part", "whole", "around"] = "part"  # part: shares the stage; around: fills it beside any other
+
+    @property
+    def solid(self) -> bool:
+        return bool(self.materials)
+
+    def can_be(self, material: str) -> bool:
+        """Whether its things can be made of a material; what can be of any can also be of the held-out ones."""
+        return material in self.materials or (self.materials == MATERIALS and material in HELD_OUT)
 
 
 FAMILIES: dict[str, Family] = {
-    "drop": Family(drop.make, ("bounce",), ("room", "room", "outdoors"), solid=True),
-    "strike": Family(strike.make, ("strike",), ("room", "room", "outdoors"), solid=True),
-    "collide": Family(collide.make, ("collision",), ("room", "room", "outdoors"), solid=True, space="whole"),
-    "roll": Family(roll.make, ("roll", "scrape"), ("room", "room", "outdoors"), solid=True),
-    "footsteps": Family(footsteps.make, ("footstep",), ("room", "outdoors", "outdoors"), solid=True),
-    "shatter": Family(shatter.make, ("shatter",), solid=True),
+    "drop": Family(drop.make, ("bounce",), ("room", "room", "outdoors"), materials=MATERIALS),
+    "strike": Family(strike.make, ("strike",), ("room", "room", "outdoors"), materials=MATERIALS),
+    "collide": Family(collide.make, ("collision",), ("room", "room", "outdoors"), materials=MATERIALS, space="whole"),
+    "roll": Family(roll.make, ("roll", "scrape"), ("room", "room", "outdoors"), materials=MATERIALS),
+    "footsteps": Family(footsteps.make, ("footstep",), ("room", "outdoors", "outdoors"), materials=footsteps.GROUNDS),
+    "shatter": Family(shatter.make, ("shatter",), materials=shatter.BRITTLE),
     "engine": Family(engine.make, ("engine",), ("room", "outdoors")),
     "fan": Family(fan.make, ("fan",), ("room", "room", "outdoors")),
     "rain": Family(rain.make, ("rain",), ("outdoors", "night"), space="around"),
@@ -58,5 +67,5 @@ FAMILIES: dict[str, Family] = {
     "pour": Family(pour.make, ("pour",), ("room", "room", "outdoors")),
     "fireworks": Family(fireworks.make, ("firework",), ("night",)),
     "thunder": Family(thunder.make, ("thunder",), ("night", "outdoors"), space="around"),
-    "bell": Family(bell.make, ("bell",), ("room", "outdoors"), solid=True),
+    "bell": Family(bell.make, ("bell",), ("room", "outdoors"), materials=bell.AMONG),
 }

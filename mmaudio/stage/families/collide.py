@@ -40,7 +40,8 @@ class Clashes:
         clicks = rng.uniform(2600.0, 4200.0)  # Hz: stiff round bodies touch so briefly
         late = tuple((time + lag, 0.7 * loud) for (time, loud), lag in zip(self.two.hits, lags, strict=True))
         two = replace(self.two, hits=late)
-        dry = self.one.render(sample_rate, length, rng) + two.render(sample_rate, length, rng)
+        first, second = rng.spawn(2)  # so that one's noise, of any length, does not change the other
+        dry = self.one.render(sample_rate, length, first) + two.render(sample_rate, length, second)
         seconds = np.arange(int(0.02 * sample_rate)) / sample_rate
         click = sum(np.sin(2 * np.pi * hz * seconds) for hz in (clicks, 1.47 * clicks) if hz < HIGHEST * sample_rate)
         click = np.exp(-seconds / 0.0025) * click * (1 - np.exp(-seconds / 0.0002))
@@ -94,6 +95,10 @@ class Run:
         self.speed[i + 1] += impulse * self.light[i + 1]
         return impulse
 
+    def between(self, meeting: "Meeting") -> bool:
+        """Whether two bodies meet, not one and a cushion."""
+        return bool(self.light[meeting.first] and self.light[meeting.first + 1])
+
     def loudness(self, impulse: float) -> float:
         """Loudness (0..1) of a collision, by its impulse."""
         return float(min((impulse / (self.heavy * FULL_SPEED)) ** 0.8, 1.0))
@@ -111,7 +116,7 @@ def make(rng: np.random.Generator, setting: Setting) -> Act:
     while time < setting.duration - 0.5 and len(meetings) < MOST * setting.duration / 8:
         found = None
         for _ in range(12):  # until no two collisions are too close to be told apart
-            found = _rally(rng, run, paths, turns, time, needed=not meetings)
+            found = _rally(rng, run, paths, turns, time, needed=not any(map(run.between, meetings)))
             if found:
                 break
         if not found:
@@ -124,8 +129,10 @@ def make(rng: np.random.Generator, setting: Setting) -> Act:
     hits = [(meeting, run.loudness(meeting.impulse)) for meeting in meetings]
     bodies = [replace(body, path=tuple(path)) for body, path in zip(bodies, paths, strict=True)]
     hand = Hand(tuple(Touch(a, b, bodies[i], _half(bodies[i]), side) for a, b, i, side in touches))
-    events = tuple(_event(bodies, meeting, loud) for meeting, loud in hits)
-    return Act("collide", (*bodies, hand), _sources(bodies, hits), events, _words(rng, bodies[1:-1], events))
+    among = sum(map(run.between, meetings))
+    events = tuple(_event(bodies, meeting, loud) for meeting, loud in hits) if among else ()  # none: cast again
+    words = _words(rng, bodies[1:-1], events, among, len(meetings) - among)
+    return Act("collide", (*bodies, hand), _sources(bodies, hits), events, words)
 
 
 def _row(rng: np.random.Generator, setting: Setting) -> list[Body]:
@@ -194,7 +201,7 @@ def _rally(rng, run: Run, paths, turns, time: float, needed: bool):
             if run.loudness(impulse) >= MIN_LOUDNESS:
                 meetings.append(Meeting(now, pair, impulse))
     close = any(two.time - one.time < MIN_GAP for one, two in pairwise(meetings))
-    if close or (needed and not meetings):
+    if close or (needed and not any(run.between(meeting) for meeting in meetings)):
         return None
     return moving, new, meetings, (time, time + seconds, who, -way), now
 
@@ -223,11 +230,12 @@ def _sources(bodies: list[Body], hits) -> tuple[Clashes, ...]:
     return tuple(sources)
 
 
-def _words(rng: np.random.Generator, bodies: list[Body], events: tuple[Event, ...]) -> Words:
+def _words(rng, bodies: list[Body], events: tuple[Event, ...], among: int, cushions: int) -> Words:
     noun = name_of(rng, bodies[0].material, bodies[0].shape)
     number = {2: "two", 3: "three"}[len(bodies)]
     size, noise = sized(bodies[0]), TABLE[bodies[0].material].sound_word
-    times, how = count_of(len(events)), manner(events)
+    times, how = count_of(among), manner(events)
+    bounds = " and knock against the cushions" if cushions else ""
     plural = f"{noun}es" if noun.endswith("x") else f"{noun}s"
     return Words(
         tags=(
@@ -241,8 +249,8 @@ def _words(rng: np.random.Generator, bodies: list[Body], events: tuple[Event, ..
             f"{plural} are colliding on the ground",
         ),
         details=(
-            f"{number} {size} {plural} collide {times}, {noise} {how}",
-            f"a hand pushes {article(f'{size} {noun}')}, and {number} of them bump into each other {times}",
-            f"{number} {size} {plural} run into each other and collide {how}, {noise}",
+            f"{number} {size} {plural} collide {times}{bounds}, {noise} {how}",
+            f"a hand pushes {article(f'{size} {noun}')}, and {number} of them bump into each other {times}{bounds}",
+            f"{number} {size} {plural} collide{bounds} {how}, {noise}",
         ),
     )  # fmt: skip

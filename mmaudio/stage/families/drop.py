@@ -112,15 +112,14 @@ def _bounce(rng, setting, body, release, x, height, angle, path, impacts, events
 
 
 def _words(rng: np.random.Generator, setting: Setting, bodies: list[Body], events: tuple[Event, ...]) -> Words:
-    heard = {event.material for event in events}
-    sounding = [body for body in bodies if body.material in heard]
+    sounding = [body for body in bodies if body.impacts and body.impacts[0][0] < setting.duration - END_MARGIN]
     nouns = [name_of(rng, body.material, body.shape) for body in sounding]
     plain = " and ".join(nouns)
     things = " and ".join(article(noun) for noun in nouns)
     large = " and ".join(article(f"{sized(body)} {noun}") for body, noun in zip(sounding, nouns, strict=True))
     many, floor = len(sounding) > 1, FLOORS[setting.floor].phrase
     verb, s = ("are", "") if many else ("is", "s")
-    noise = TABLE[sounding[0].material].sound_word if sounding else ""
+    noise = " and ".join(dict.fromkeys(TABLE[body.material].sound_word for body in sounding))
     times, how = count_of(len(events)), manner(events)
     return Words(
         tags=(

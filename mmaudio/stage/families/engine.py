@@ -170,7 +170,8 @@ def _words(rng: np.random.Generator, spin: Spin, runs: tuple[tuple[float, float]
     shown = spin.speed(np.arange(0, duration, 0.1))
     pace = "fast" if shown.max() > 0.75 * FAST else "slowly" if shown.max() < 0.45 * FAST else "at a middle speed"
     starts = sum(begin > 0 for begin, _ in runs)
-    story = "starts and stops again" if runs[0][1] < duration else "speeds up and slows down"
+    stops, starts_first = runs[0][1] < duration, runs[0][0] > 0
+    story = ("starts and stops again" if starts_first else "slows and stops") if stops else "speeds up and slows down"
     often = "" if starts < 2 else " more than once"
     return Words(
         tags=(f"{noun} running", f"{noun} revving", f"running {noun}", f"{noun} chugging"),

@@ -140,7 +140,8 @@ def make(rng: np.random.Generator, setting: Setting) -> Act:
 def _words(noun: str, spin: Spin, runs: tuple[tuple[float, float], ...], duration: float) -> Words:
     top = spin.speed(np.arange(0, duration, 0.1)).max()
     pace = "fast" if top > 0.75 * FAST else "slow" if top < 0.5 * FAST else "steady"
-    story = "starts and stops again" if runs[0][1] < duration else "speeds up and slows down"
+    stops, starts_first = runs[0][1] < duration, runs[0][0] > 0
+    story = ("starts and stops again" if starts_first else "slows and stops") if stops else "speeds up and slows down"
     return Words(
         tags=(f"{noun} humming", f"{noun} whirring", f"{noun} turning", f"electric {noun}"),
         clauses=(

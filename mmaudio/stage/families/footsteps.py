@@ -107,7 +107,7 @@ class Steps:
         dry = np.zeros(length)
         make_step = {"gravel": _gravel, "snow": _snow, "grass": _grass}[self.ground]
         for time, loudness in self.hits:
-            step = make_step(sample_rate, rng)
+            step = make_step(sample_rate, rng.spawn(1)[0])  # so that noise of any length shifts no other step
             add(dry, time, loudness * step / (np.abs(step).max() + 1e-9), sample_rate)
         return dry
 

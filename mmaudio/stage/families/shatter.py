@@ -13,6 +13,7 @@ from ..phrases import article, count_of, manner, name_of, sized
 from ..scene import Act, Event, Look, Setting, Words
 from ..voices import HIGHEST, add, band_noise
 
+BRITTLE = ("glass", "ceramic")
 FULL_DROP = 0.62  # stage units: breaking after such a fall has loudness 1
 MOST = 3  # breaks in a clip
 SETTLING = 0.25  # seconds before the end of the clip without a new break
@@ -112,17 +113,17 @@ class Shattering:
         material = TABLE[self.material]
         low, high, ring = 1.25 * material.base_hz, 4.2 * material.base_hz, 0.22 * material.t60
         dry = np.zeros(length)
-        for piece in self.breaks:
+        for piece, stream in zip(self.breaks, rng.spawn(len(self.breaks)), strict=True):
             burst = np.zeros(int(0.8 * sample_rate))
-            delays = np.append(np.zeros(12), rng.exponential(0.022, 60))
-            for delay, level in zip(delays, rng.uniform(0.3, 1.0, len(delays)), strict=True):
-                tinkle = _tinkle(low, high, rng.uniform(0.2, 1.0) * ring, sample_rate, rng)
+            delays = np.append(np.zeros(12), stream.exponential(0.022, 60))
+            for delay, level in zip(delays, stream.uniform(0.3, 1.0, len(delays)), strict=True):
+                tinkle = _tinkle(low, high, stream.uniform(0.2, 1.0) * ring, sample_rate, stream)
                 add(burst, delay, level * np.exp(-delay / 0.04) * tinkle, sample_rate)
             for time, speed in piece.landings:
-                tinkle = _tinkle(low, high, ring, sample_rate, rng, 0.008)
+                tinkle = _tinkle(low, high, ring, sample_rate, stream, 0.008)
                 add(dry, time, 0.05 * min(speed, 1.5) * piece.loudness * tinkle, sample_rate)
             seconds = np.arange(int(1.5 * sample_rate)) / sample_rate
-            crash = band_noise(len(seconds), 0.8 * low, 7000.0, sample_rate, rng)
+            crash = band_noise(len(seconds), 0.8 * low, 7000.0, sample_rate, stream)
             splinters = np.exp(-seconds / 0.035) + 0.1 * np.exp(-seconds / 0.22)  # the smallest rustle for a while
             crash *= splinters * (1 - np.exp(-seconds / 0.0004))
             sound = 0.35 * crash
@@ -140,7 +141,7 @@ def _tinkle(low: float, high: float, ring: float, sample_rate: int, rng: np.rand
 
 
 def make(rng: np.random.Generator, setting: Setting) -> Act:
-    material = setting.pick(rng, "shatter", ("glass", "ceramic"))
+    material = setting.pick(rng, "shatter", BRITTLE)
     near = max(setting.horizon + 0.1, 0.78)
     columns = setting.across(0.5) + setting.width * (rng.permutation(MOST) - 1) * 0.26
     time, vessels = 0.0, []
@@ -235,9 +236,13 @@ def _event(setting: Setting, vessel: Vessel) -> Event:
 
 
 def _words(rng: np.random.Generator, setting: Setting, bodies: list[Body], events: tuple[Event, ...]) -> Words:
-    nouns = list(dict.fromkeys(name_of(rng, body.material, body.shape) for body in bodies))
-    plain, things = " and ".join(nouns), " and ".join(article(noun) for noun in nouns)
-    many, floor = len(nouns) > 1, FLOORS[setting.floor].phrase
+    every = [name_of(rng, body.material, body.shape) for body in bodies]
+    nouns = list(dict.fromkeys(every))
+    number = {1: "", 2: "two ", 3: "three "}
+    alike = [f"{number[every.count(noun)]}{noun}s" if every.count(noun) > 1 else article(noun) for noun in nouns]
+    plain = " and ".join(f"{noun}s" if every.count(noun) > 1 else noun for noun in nouns)
+    things = " and ".join(alike)
+    many, floor = len(every) > 1, FLOORS[setting.floor].phrase
     s, verb = ("", "are") if many else ("es", "is")
     large = f"{sized(bodies[0])} {nouns[0]}" if bodies else ""
     times, how = count_of(len(events)), manner(events)

@@ -161,7 +161,7 @@ def _words(rng: np.random.Generator, bodies: list[Body], events: tuple[Event, ..
     things = " and ".join(article(noun) for noun in nouns)
     large = " and ".join(article(f"{sized(body)} {noun}") for body, noun in zip(sounding, nouns, strict=True))
     verb = "are" if len(sounding) > 1 else "is"
-    noise = TABLE[sounding[0].material].sound_word if sounding else ""
+    noise = " and ".join(dict.fromkeys(TABLE[body.material].sound_word for body in sounding))
     times, how = count_of(len(events)), manner(events)
     return Words(
         tags=(f"hitting {plain}", f"{plain} struck by a stick", f"stick hitting {plain}", f"tapping {plain}, {noise}"),
