@@ -11,7 +11,7 @@ from mmaudio.data.store import FeatureBatch
 from mmaudio.model.network import MMAudio, MMAudioConfig
 from mmaudio.training.config import EMAConfig, OptimizerConfig, TrainConfig
 from mmaudio.training.task import Task
-from mmaudio.training.tasks.flow import FlowLoss, freeze_constants
+from mmaudio.training.tasks.flow import FlowLoss
 from mmaudio.variants import TINY_16K
 
 NETWORK = MMAudioConfig(
@@ -52,7 +52,7 @@ def small_task(independent: bool = False, count: int = 32) -> Task:
     for parameter in network.parameters():  # zero gates would hide most of the network from the first steps
         if parameter.requires_grad and parameter.abs().max() == 0:
             torch.nn.init.normal_(parameter, std=0.05)
-    freeze_constants(network)
+    network.freeze_constants()
     return Task(
         name="flow",
         network=network,

@@ -29,7 +29,7 @@ from mmaudio.training.config import (
 from mmaudio.training.distributed import Ranks
 from mmaudio.training.loop import Meter, Stop, TrainingState, floating
 from mmaudio.training.task import Task
-from mmaudio.training.tasks.flow import FlowLoss, freeze_constants
+from mmaudio.training.tasks.flow import FlowLoss
 from mmaudio.variants import TINY_16K, get_variant
 from mmaudio.weights import find, fingerprint
 
@@ -208,7 +208,7 @@ def test_every_official_size_takes_a_step(name):
     variant = dataclasses.replace(get_variant(name), network=config)
     variant = dataclasses.replace(variant, spec=variant.spec.with_duration(0.7))
     network = MMAudio(config)
-    freeze_constants(network)
+    network.freeze_constants()
     loss = FlowLoss(network, variant, drop=0.5, independent=config.v2)
     spec = variant.spec
     batch = FeatureBatch(

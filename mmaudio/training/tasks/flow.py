@@ -1,7 +1,9 @@
 """The flow network, on a feature store (paper, sections 3.2 and 4)."""
 
-from dataclasses import dataclass
+import dataclasses
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from mmaudio import flow
 from mmaudio.data.mixture import FeatureBatch, Mixture
 from mmaudio.loading import load_clip_text, load_network
 from mmaudio.model.lora import add_lora, merged_state, save_adapter
-from mmaudio.model.network import MMAudio
+from mmaudio.model.network import MMAudio, MMAudioConfig
 from mmaudio.training.config import TrainConfig
 from mmaudio.training.task import Draw, Losses, Nets, Task
 from mmaudio.training.tasks.setup import task_options
@@ -26,6 +28,7 @@ CODEC_KEY = "codec"  # metadata of a weight file: checksum of the codec whose la
 class Options:
     drop: float = 0.1  # probability of each null condition
     independent: bool | None = None  # CLIP and sync dropped independently; None: as the variant's network (v2: yes)
+    network: dict[str, Any] = field(default_factory=dict)  # what differs from the variant's MMAudioConfig
 
 
 def build(config: TrainConfig, device: torch.device) -> Task:
@@ -37,6 +40,7 @@ def build(config: TrainConfig, device: torch.device) -> Task:
     options = task_options(Options, config)
     start = get_variant(config.weights) if config.weights else None
     variant = get_variant(config.variant or (start.base if start else "small_16k"))
+    variant = dataclasses.replace(variant, network=changed(variant.network, options.network))
     if start is not None and start.network != variant.network:
         raise ValueError(f"weights {config.weights} are of other sizes than variant {variant.name}")
     identity = codec_identity(variant, start, config.weights_dir)
@@ -52,7 +56,7 @@ def build(config: TrainConfig, device: torch.device) -> Task:
         set_constants(network, train, variant, config.weights_dir)
     else:
         network = load_network(start, config.weights_dir).requires_grad_(True)
-        freeze_constants(network)
+        network.freeze_constants()
     also_write = None
     if config.lora.rank:
         seeded = torch.Generator().manual_seed(config.seed)
@@ -80,6 +84,14 @@ def build(config: TrainConfig, device: torch.device) -> Task:
     )
 
 
+def changed(network: MMAudioConfig, changes: dict[str, Any]) -> MMAudioConfig:
+    """ValueError for a field that is not there, or a value that it cannot have."""
+    try:
+        return dataclasses.replace(network, **changes)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"task.network: {error}") from error
+
+
 def codec_identity(variant: Variant, start: Variant | None, weights_dir: str | None = None) -> dict[str, str]:
     """Checksum of the codec that the latents must come from, as far as it is known here: see `Mixture.check_variant`.
 
@@ -94,21 +106,18 @@ def codec_identity(variant: Variant, start: Variant | None, weights_dir: str | N
 
 
 def set_constants(network: MMAudio, data: Mixture, variant: Variant, weights_dir: str | None = None) -> None:
-    """What the network keeps of its data: latent statistics and the features of the empty string."""
+    """What the network keeps of its data: latent statistics and the features of the empty string, if it uses them."""
     mean, std = data.latent_statistics()
     network.latent_mean.copy_(mean.view(1, 1, -1))
     network.latent_std.copy_(std.view(1, 1, -1))
+    if network.config.missing != "default":
+        return
     empty = data.empty_text()
     if empty is None:  # the reference's layout does not keep it
         from mmaudio.features.clip import ClipEncoder
 
         empty = ClipEncoder(None, load_clip_text(variant, weights_dir)).text([""])[0]
     network.empty_string_feat.copy_(empty)
-
-
-def freeze_constants(network: MMAudio) -> None:
-    for parameter in (network.latent_mean, network.latent_std, network.empty_string_feat):
-        parameter.requires_grad_(False)
 
 
 class FlowLoss:
