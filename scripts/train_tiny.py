@@ -261,7 +261,8 @@ def vae(job: Job) -> None:
 def vocoder(job: Job) -> None:
     """Not bundled unless it wins: `vocoders.json` says."""
     path = train_network(job, "vocoder", caches(job, "train", "train_audio"), caches(job, "val"))
-    compare_vocoders(job, path)
+    if read_json(job.work / "vocoders.json").get("made_of") != fingerprint(path):
+        compare_vocoders(job, path)
 
 
 def clip(job: Job) -> None:
@@ -297,9 +298,9 @@ def compare_vocoders(job: Job, path: Path) -> None:
         }
         log(f"{name:15s} " + "  ".join(f"{key} {value:.3f}" for key, value in figures[name].items()))
     judged, rival = figures["BigVGAN"], figures["Griffin-Lim 64"]
-    figures["best"] = "BigVGAN" if all(judged[key] <= rival[key] for key in rival) else "Griffin-Lim"
-    write_json(job.work / "vocoders.json", figures)
-    if figures["best"] == "BigVGAN":
+    best = "BigVGAN" if all(judged[key] <= rival[key] for key in rival) else "Griffin-Lim"
+    write_json(job.work / "vocoders.json", {"best": best, "made_of": fingerprint(path), "figures": figures})
+    if best == "BigVGAN":
         log(f"BigVGAN wins on every count: it deserves a place in mmaudio/variants.py and its file in {job.out}")
 
 
@@ -375,10 +376,11 @@ def ema(job: Job) -> None:
 
 
 def evaluate(job: Job) -> None:
-    script, network = Path(__file__).with_name("evaluate_stage.py"), job.weights / job.result("flow").name
+    script = Path(__file__).with_name("evaluate_stage.py")
+    newest = max(path.stat().st_mtime for path in job.weights.glob("*.safetensors"))
     for split in ("test", "test_hard"):
         path = job.work / f"{split}.json"
-        if path.exists() and path.stat().st_mtime > network.stat().st_mtime:
+        if path.exists() and path.stat().st_mtime > newest:
             log(f"evaluate: is done ({path})")
             continue
         words = [
@@ -435,9 +437,9 @@ def model_card(job: Job, names: list[str]) -> str:
     lines += ["", f"All stages took {sum(seconds.values()) / 3600:.1f} hours on {machine()}."]
     if chosen := read_json(job.work / "ema.json"):
         lines += [f"The flow network is the average of length sigma_rel {chosen['chosen']:g}."]
-    if figures := read_json(job.work / "vocoders.json"):
-        lines += ["", f"**Vocoders** on held-out mel spectrograms; {figures.pop('best')} is the better one.", ""]
-        lines += table(figures)
+    if compared := read_json(job.work / "vocoders.json"):
+        lines += ["", f"**Vocoders** on held-out mel spectrograms; {compared['best']} is the better one.", ""]
+        lines += table(compared["figures"])
     for split in ("test", "test_hard"):
         if figures := read_json(job.work / f"{split}.json"):
             lines += [
@@ -485,7 +487,9 @@ def read_json(path: Path) -> dict:
 
 
 def write_json(path: Path, content: dict) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
 
 
 # ---- the command

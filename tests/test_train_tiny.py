@@ -33,14 +33,6 @@ def script():
     return module
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_the_whole_command(script, tmp_path, monkeypatch, capsys):
     work, out = tmp_path / "work", tmp_path / "out"
 
