@@ -105,7 +105,7 @@ def test_bad_split_requests_are_refused():
     [
         ({"family": "circus"}, "unknown family 'circus': expected one of drop"),
         ({"material": "cheese"}, "unknown material 'cheese': expected one of wood"),
-        ({"family": "rain", "material": "wood"}, "nothing of the family rain is made of wood: it can be nothing; leave"),
+        ({"family": "rain", "material": "wood"}, "family rain is made of wood: it can be nothing; leave"),
         ({"family": "bell", "material": "wood"}, "family bell is made of wood: it can be bronze, metal, glass"),
     ],
     ids=lambda value: "",

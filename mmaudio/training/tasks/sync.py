@@ -1,4 +1,4 @@
-"""Synchformer, on videos with sound, in two stages (Iashin et al., 2024): contrastive segments, then offset classes.
+"""Synchformer, on videos with sound, in the two stages of Iashin et al. (2024): contrastive segments, then offset classes.
 
 The first stage teaches the encoders which sound belongs to which 0.64 s of picture; the second puts the head on top,
 which tells by how much sound and picture are apart. Small models on small machines learn next to nothing from either:
@@ -50,9 +50,7 @@ START_SCALE, MAX_SCALE = 1 / 0.07, 100.0  # of the cosines
 @dataclass
 class Options:
     stage: str = "contrastive"  # sound, contrastive, offset
-    segments: int = (
-        14  # of a training example, each 0.64 s, one every 0.32 s; offset always takes 14
-    )
+    segments: int = 14  # of a training example, each 0.64 s, one every 0.32 s; offset always takes 14
     duration: float = 8.0  # seconds from a clip's start on that examples are cut from
     frozen: list[str] | None = None  # of visual, audio: stay as `weights` has them; None: both for offset, else none
 
