@@ -1,4 +1,4 @@
-"""Synchformer, on videos with sound, in the two stages of Iashin et al. (2024): contrastive segments, then offset classes.
+"""Synchformer, on videos with sound, in two stages: contrastive segments, then offset classes (Iashin et al., 2024).
 
 The first stage teaches the encoders which sound belongs to which 0.64 s of picture; the second puts the head on top,
 which tells by how much sound and picture are apart. Small models on small machines learn next to nothing from either:
