@@ -89,6 +89,6 @@ def test_the_bundled_judge_knows_this_stage():
         logits, true = bundled.listen(clip.audio, clip.sample_rate).logits, label_mask(clip.kinds, clip.materials)
         shares.append([top_k_share(logits[None, c], true[None, c])[0] for c in (KIND_COLUMNS, MATERIAL_COLUMNS)])
     kind, material = np.nanmean(shares, 0)
-    assert kind >= 0.85
-    assert material >= 0.75
+    assert kind >= 0.93  # of so few clips; of 400 it is 0.99
+    assert material >= 0.9  # 0.98
     assert WEIGHTS.stat().st_size <= 1_500_000
