@@ -21,7 +21,7 @@ demo: $(STAMP)
 		--prompt "a stick hits a wooden box and a glass block" --output output/demo --overwrite
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

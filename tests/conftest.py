@@ -18,7 +18,12 @@ def pytest_configure(config):
     torch.set_num_threads(1)
 
 
+# Begun first, or in the end one process would wait for the other.
+LONG = ("test_end_to_end.py", "test_extraction.py", "test_train_tiny.py", "test_ranks.py", "test_command.py")
+
+
 def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONG)
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

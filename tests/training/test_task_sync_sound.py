@@ -41,7 +41,8 @@ def test_it_learns_and_hands_on_the_visual_half(build, tmp_path):
     task = build()
     batch = task.train.__getitems__([Item(i, i) for i in range(4)])
     record = fit(task, batch, steps=40, lr=3e-3)
-    assert record[-1]["loss"] < 0.8 * record[0]["loss"]
+    before, after = (sum(step["loss"] for step in steps) for steps in (record[:5], record[-5:]))  # each is jittered anew
+    assert after < 0.85 * before
     assert {"onset", "levels", "frame_motion", "patch_motion"} <= record[0].keys()
     assert task.can_accumulate
     path = tmp_path / task.file_name
@@ -53,8 +54,8 @@ def test_it_learns_and_hands_on_the_visual_half(build, tmp_path):
 
     again = build(weights=str(path))
     assert torch.allclose(again.network.eval().visual.encode(batch.frames), features, atol=1e-6)
-    after = build(weights=str(path), stage="contrastive", frozen=["visual"])
-    assert not any(p.requires_grad for p in after.network.visual.parameters())
+    later = build(weights=str(path), stage="contrastive", frozen=["visual"])
+    assert not any(p.requires_grad for p in later.network.visual.parameters())
     with pytest.raises(ValueError, match="this stage has no audio encoder"):
         build(frozen=["audio"])
 
