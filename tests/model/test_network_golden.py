@@ -58,7 +58,13 @@ def record_intermediates(network, outputs):
     return hooks
 
 
-@pytest.mark.parametrize("case_id", ids("flow"))
+# Their lengths are tested at the other rate of the same version.
+SLOW = ("flow_v1_16k_10s", "flow_v1_44k_5s", "flow_v2_44k_10s", "flow_v2_16k_5s")
+
+
+@pytest.mark.parametrize(
+    "case_id", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in ids("flow")]
+)
 @torch.inference_mode()
 def test_flow(kit, case_id):
     case = kit.case(case_id)
