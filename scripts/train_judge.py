@@ -28,6 +28,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mmaudio.codec.mel import FLOOR, MEL_16K, MelSpectrogram
+from mmaudio.data.clip_cache import whole_lines
+from mmaudio.data.parts import write_text
 from mmaudio.evaluation.judge import (
     KIND_COLUMNS,
     LABELS,
@@ -95,20 +97,21 @@ def rendered(folder: Path, plan: list[tuple[int, str | None]]) -> Clips:
     mel = MelSpectrogram(MEL_16K)
     row_bytes = 2 * MEL_16K.num_mels * FRAMES
     sound, notes = folder / f"stage{STAGE_VERSION}.f16", folder / f"stage{STAGE_VERSION}.jsonl"
-    lines = notes.read_text().splitlines() if notes.exists() else []
+    noted = whole_lines(notes)
+    write_text(notes, "".join(json.dumps(note) + "\n" for note in noted))  # without a line that broke off
     with sound.open("r+b" if sound.exists() else "w+b") as data, notes.open("a") as words:
-        data.seek(len(lines) * row_bytes)
-        for seed, material in tqdm(plan[len(lines) :], desc=f"render {folder.name}", unit="clip", disable=None):
+        data.seek(len(noted) * row_bytes)
+        for seed, material in tqdm(plan[len(noted) :], desc=f"render {folder.name}", unit="clip", disable=None):
             clip = render_clip(seed, duration=SECONDS, video=False, material=material)
             data.write(mel(torch.from_numpy(clip.audio)[None])[0].half().numpy().tobytes())
             data.flush()
             heard = [np.flatnonzero(row).tolist() for row in moments_of(clip.events)]
             note = {"seed": seed, "family": clip.family, "kinds": clip.kinds, "materials": clip.materials}
-            lines.append(json.dumps(note | {"moments": heard}))
-            words.write(lines[-1] + "\n")  # last: a row counts once its line is there
+            noted.append(json.loads(json.dumps(note | {"moments": heard})))
+            words.write(json.dumps(noted[-1]) + "\n")  # last: a row counts once its line is there
             words.flush()
-    mels = np.memmap(sound, np.float16, "r", shape=(len(lines), MEL_16K.num_mels, FRAMES))[: len(plan)]
-    noted = [json.loads(line) for line in lines[: len(plan)]]
+    mels = np.memmap(sound, np.float16, "r", shape=(len(noted), MEL_16K.num_mels, FRAMES))[: len(plan)]
+    noted = noted[: len(plan)]
     if [note["seed"] for note in noted] != [seed for seed, _ in plan]:
         raise SystemExit(f"{folder}: holds other clips than are wanted now; choose another --work")
     moments = np.zeros((len(noted), len(LABELS), MOMENTS), bool)

@@ -39,7 +39,7 @@ from tqdm import tqdm
 from mmaudio.console import error_line, expected_errors, log
 from mmaudio.data.clip_cache import CacheSpec, CacheWriter, ClipCache
 from mmaudio.data.manifest import ManifestError
-from mmaudio.data.parts import ExtractionError
+from mmaudio.data.parts import ExtractionError, write_text
 from mmaudio.stage import STAGE_VERSION, render_clip, split_seeds
 from mmaudio.variants import VARIANTS
 from mmaudio.weights import BUNDLED_DIR, WeightError, fingerprint, read_metadata, read_state, save_safetensors
@@ -487,9 +487,7 @@ def read_json(path: Path) -> dict:
 
 
 def write_json(path: Path, content: dict) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 # ---- the command

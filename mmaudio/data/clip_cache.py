@@ -93,7 +93,7 @@ class ClipCache:
         self.folder = Path(os.path.abspath(folder))
         try:
             self.spec = CacheSpec(**json.loads((self.folder / SPEC).read_text(encoding="utf-8")))
-            self.lines = whole_lines(self.folder)
+            self.lines = whole_lines(self.folder / LINES)
         except (OSError, TypeError, ValueError) as error:
             raise ManifestError(f"{folder}: is no clip cache ({error})") from error
 
@@ -137,7 +137,7 @@ class CacheWriter:
             write_text(path, json.dumps(wanted))
         elif (found := json.loads(path.read_text(encoding="utf-8"))) != wanted:
             raise ManifestError(f"{folder}: has clips of {found}, now it is {spec}; remove it or choose another")
-        lines = whole_lines(folder)
+        lines = whole_lines(folder / LINES)
         write_text(folder / LINES, "".join(json.dumps(line) + "\n" for line in lines))
         self.count = len(lines)
 
@@ -160,9 +160,8 @@ class CacheWriter:
             file.write(array.tobytes())
 
 
-def whole_lines(folder: Path) -> list[dict]:
-    """What is known of each finished clip; a line that broke off is left out."""
-    path = folder / LINES
+def whole_lines(path: Path) -> list[dict]:
+    """What is known of each finished clip, one a line; a line that broke off is left out."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 

@@ -9,7 +9,7 @@ from .canvas import Canvas
 from .look import colour
 from .motion import smooth
 from .objects import Body
-from .scene import Look
+from .scene import Look, Painter
 
 RADIUS = 0.036  # of the fist, stage units
 REACH = 0.3  # seconds from out of the picture to the object
@@ -49,16 +49,13 @@ class Hand:
         return HandPainter(self, look)
 
 
-class HandPainter:
+class HandPainter(Painter):
     """A fist and the sleeve behind it."""
 
     def __init__(self, hand: Hand, look: Look):
         self.hand = hand
         self.glove = colour(look.rng, (0, 1), (0.1, 0.7), (0.3, 0.95))
         self.sleeve = colour(look.rng, value=(0.1, 0.9))
-
-    def shadow(self, canvas: Canvas, time: float) -> None:
-        pass
 
     def draw(self, canvas: Canvas, time: float) -> None:
         found = self.hand.at(time)

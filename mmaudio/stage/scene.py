@@ -65,7 +65,8 @@ class Light:
 class Painter(Protocol):
     """Draws one thing at any time, each time anew."""
 
-    def shadow(self, canvas: "Canvas", time: float) -> None: ...
+    def shadow(self, canvas: "Canvas", time: float) -> None:
+        """None, if a painter does not say otherwise."""
 
     def draw(self, canvas: "Canvas", time: float) -> None: ...
 

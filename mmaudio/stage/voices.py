@@ -10,6 +10,7 @@ STICK_BRIGHTNESS = 0.9  # a wooden stick against a bare hard floor
 STICK = (1900.0, 0.045, 0.7)  # it ticks itself: Hz, seconds to fall by 60 dB, level relative to the object's tone
 LN1000 = np.log(1000.0)  # a 60 dB decay is a factor of 1000
 HIGHEST = 0.45  # of the sample rate: nothing sounds above
+CREST = 3.6  # peak of noise relative to its RMS
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,12 @@ def moving_noise(hertz: np.ndarray, bandwidth: float, sample_rate: int, rng: np.
 def contour(times, values, sample_rate: int, length: int) -> np.ndarray:
     """A curve through (time, value) points at every sample (length,); constant before the first and after the last."""
     return np.interp(np.arange(length) / sample_rate, times, values)
+
+
+def follow(value, sample_rate: int, length: int, step: float = 0.02) -> np.ndarray:
+    """A function of time at every sample (length,), worked out every `step` seconds."""
+    grid = np.arange(0, length / sample_rate + 0.05, step)
+    return contour(grid, value(grid), sample_rate, length)
 
 
 def tone(hertz: np.ndarray, sample_rate: int, phase: float = 0.0) -> np.ndarray:

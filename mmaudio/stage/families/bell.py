@@ -12,7 +12,7 @@ from ..motion import smooth
 from ..objects import BodyPainter, Pose
 from ..phrases import article, count_of, manner, sized
 from ..rotation import Swing
-from ..scene import END_MARGIN, Act, Event, Look, Setting, Words
+from ..scene import END_MARGIN, Act, Event, Look, Painter, Setting, Words
 from ..voices import HIGHEST, LN1000, add
 
 AMONG = ("bronze", "metal", "glass")
@@ -98,7 +98,7 @@ class Bell:
         return BellPainter(self, look)
 
 
-class BellPainter:
+class BellPainter(Painter):
     """A bell on a beam with its clapper before it, or a tube on its string."""
 
     def __init__(self, bell: Bell, look: Look):
@@ -107,9 +107,6 @@ class BellPainter:
         self.metal = material_texture(bell.material, look.rng).mean((0, 1)) * look.light.tint
         self.clapper = colour(look.rng, (0.0, 1.0), (0.7, 1.0), (0.15, 0.4))
         self.beam = colour(look.rng, (0.05, 0.1), (0.3, 0.6), (0.3, 0.6))
-
-    def shadow(self, canvas: Canvas, time: float) -> None:
-        pass
 
     def draw(self, canvas: Canvas, time: float) -> None:
         bell = self.bell
@@ -162,15 +159,12 @@ class Hammer:
         return HammerPainter(self, look)
 
 
-class HammerPainter:
+class HammerPainter(Painter):
     """A head on a handle."""
 
     def __init__(self, hammer: Hammer, look: Look):
         self.hammer = hammer
         self.wood = colour(look.rng, (0.06, 0.1), (0.2, 0.6), (0.65, 1.0))
-
-    def shadow(self, canvas: Canvas, time: float) -> None:
-        pass
 
     def draw(self, canvas: Canvas, time: float) -> None:
         x, y = self.hammer.head(time)

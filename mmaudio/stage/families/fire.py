@@ -8,12 +8,11 @@ from ..canvas import Canvas
 from ..curves import Curve, moments, swelling
 from ..look import colour
 from ..scene import END_MARGIN, Act, Event, Look, Setting, Words
-from ..voices import add, band_noise, burst, contour
+from ..voices import CREST, add, band_noise, burst, follow
 
 CRACKLES = 4.0  # a second in the highest flames
 LIFE = 0.7  # seconds that a spark is seen
 LEVEL = 0.5  # peak at full strength
-CREST = 3.6  # peak of noise relative to its RMS
 EMBERS = np.array([1.0, 0.25, 0.04], np.float32)
 YELLOW = np.array([1.0, 0.93, 0.55], np.float32)
 
@@ -136,8 +135,7 @@ class Roar:
         for crackle, (seconds, corner) in zip(self.crackles, clicks, strict=True):
             click = burst(seconds, corner, sample_rate, rng)
             add(dry, crackle.time, 1.2 * LEVEL * crackle.loudness * click, sample_rate)
-        grid = np.arange(0, length / sample_rate + 0.05, 0.01)
-        strength = contour(grid, self.blaze.at(grid), sample_rate, length)
+        strength = follow(self.blaze.at, sample_rate, length, step=0.01)
         roar = band_noise(length, 45, 300, sample_rate, rng) + 0.06 * band_noise(length, 900, 5000, sample_rate, rng)
         return dry + LEVEL / CREST * strength * roar
 

@@ -7,7 +7,7 @@ import numpy as np
 from ..canvas import Canvas
 from ..look import colour
 from ..phrases import count_of
-from ..scene import END_MARGIN, Act, Event, Look, Setting, Words
+from ..scene import END_MARGIN, Act, Event, Look, Painter, Setting, Words
 from ..voices import add, burst, ring
 
 SPEED_OF_SOUND = 343.0  # metres per second
@@ -58,7 +58,7 @@ class Show:
         return ShowPainter(self, look)
 
 
-class ShowPainter:
+class ShowPainter(Painter):
     """Trails, flashes, and sparks that slow down and sink."""
 
     def __init__(self, show: Show, look: Look):
@@ -70,9 +70,6 @@ class ShowPainter:
             way = look.rng.standard_normal((3, SPARKS))
             self.ways.append((way / np.linalg.norm(way, axis=0))[:2] * look.rng.uniform(0.8, 1.0, SPARKS))
         self.twinkle = look.rng.uniform(0, 1, (2, SPARKS))
-
-    def shadow(self, canvas: Canvas, time: float) -> None:
-        pass
 
     def draw(self, canvas: Canvas, time: float) -> None:
         for rocket, paint, way in zip(self.show.rockets, self.colours, self.ways, strict=True):

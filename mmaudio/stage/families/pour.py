@@ -9,13 +9,12 @@ from ..curves import Curve, moments
 from ..look import colour
 from ..phrases import count_of
 from ..scene import Act, Event, Look, Setting, Words
-from ..voices import add, band_noise, contour, moving_noise
+from ..voices import CREST, add, band_noise, follow, moving_noise
 
 TIP, BACK = 0.45, 0.35  # seconds in which the jug is tipped, and turned back
 STREAM = 0.022  # half-width of the fullest stream at the jug's lip
 BUBBLES = 170  # a second in the fullest stream
 LEVEL = 0.45  # peak in the fullest stream
-CREST = 3.6  # peak of noise relative to its RMS
 
 
 @dataclass(frozen=True)
@@ -129,9 +128,8 @@ class Gurgle:
         flow = self.pouring.flow
         times = moments(rng, flow, self.duration, BUBBLES)
         bubbles = rng.uniform((np.log(900), 0.004, 0.08), (np.log(3200), 0.012, 0.35), (len(times), 3))
-        grid = np.arange(0, length / sample_rate + 0.05, 0.02)
-        loud = contour(grid, np.sqrt(flow.at(grid)), sample_rate, length)
-        hertz = contour(grid, self.empty / (1 - 0.78 * self.pouring.level(grid)), sample_rate, length)
+        loud = follow(lambda time: np.sqrt(flow.at(time)), sample_rate, length)
+        hertz = follow(lambda time: self.empty / (1 - 0.78 * self.pouring.level(time)), sample_rate, length)
         air = moving_noise(hertz, 30.0, sample_rate, rng) + 0.3 * moving_noise(2.6 * hertz, 60.0, sample_rate, rng)
         dry = loud * (0.7 * air + 0.12 * band_noise(length, 600, 4000, sample_rate, rng)) / CREST
         seconds = np.arange(int(0.05 * sample_rate)) / sample_rate

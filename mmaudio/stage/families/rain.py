@@ -6,15 +6,14 @@ import numpy as np
 
 from ..canvas import Canvas
 from ..curves import Curve, moments, swelling
-from ..scene import Act, Event, Look, Setting, Words
-from ..voices import add, band_noise, contour
+from ..scene import Act, Event, Look, Painter, Setting, Words
+from ..voices import CREST, add, band_noise, follow
 
 STREAKS = 350  # in the air at full strength
 NEAR = 70  # drops a second at full strength that are seen and heard one by one
 LIFE = 0.22  # seconds that a splash is seen
 FALLING = 0.1  # seconds that a near drop is seen before it lands
 LEVEL = 0.5  # peak at full strength
-CREST = 3.6  # peak of noise relative to its RMS
 
 
 @dataclass(frozen=True)
@@ -65,16 +64,13 @@ class AirPainter:
         canvas.streaks(x + slant * y, y, x + slant * (y + length), y + length, 0.009, self.paint, 0.9)
 
 
-class GroundPainter:
+class GroundPainter(Painter):
     """Near drops and their splashes."""
 
     def __init__(self, shower: Shower, look: Look):
         self.paint = np.array([0.9, 0.94, 1.0], np.float32)
         self.slant = shower.slant
         self.drops = np.array([(d.time, d.x, d.y, d.size) for d in shower.drops]).reshape(-1, 4)
-
-    def shadow(self, canvas: Canvas, time: float) -> None:
-        pass
 
     def draw(self, canvas: Canvas, time: float) -> None:
         since = time - self.drops[:, 0]
@@ -108,10 +104,10 @@ class Patter:
 
     def render(self, sample_rate: int, length: int, rng: np.random.Generator) -> np.ndarray:
         pips = rng.uniform(1800, 5200, len(self.drops))
-        grid = np.arange(0, length / sample_rate + 0.05, 0.02)
-        density = self.density.at(grid)
-        dull = contour(grid, density, sample_rate, length) * band_noise(length, 900, 3500, sample_rate, rng)
-        bright = contour(grid, density**2, sample_rate, length) * band_noise(length, 3000, 12000, sample_rate, rng)
+        dense = follow(self.density.at, sample_rate, length)
+        denser = follow(lambda time: self.density.at(time) ** 2, sample_rate, length)
+        dull = dense * band_noise(length, 900, 3500, sample_rate, rng)
+        bright = denser * band_noise(length, 3000, 12000, sample_rate, rng)
         wet = LEVEL / CREST * (0.75 * dull + (0.6 + 0.6 * self.brightness) * bright)
         seconds = np.arange(int(0.012 * sample_rate)) / sample_rate
         for drop, hertz in zip(self.drops, pips, strict=True):

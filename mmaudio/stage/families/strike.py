@@ -11,7 +11,7 @@ from ..materials import STICK_HEAD_RADIUS, TABLE
 from ..motion import smooth, still
 from ..objects import Body, random_body
 from ..phrases import article, count_of, manner, name_of, sized
-from ..scene import END_MARGIN, Act, Event, Look, Setting, Words
+from ..scene import END_MARGIN, Act, Event, Look, Painter, Setting, Words
 from ..voices import Contacts
 
 FEINT_HEIGHT = 0.13  # stage units above the object
@@ -78,16 +78,13 @@ class Stick:
         return StickPainter(self, look)
 
 
-class StickPainter:
+class StickPainter(Painter):
     """A wooden stick and the arm that holds it."""
 
     def __init__(self, stick: Stick, look: Look):
         self.stick = stick
         self.wood = colour(look.rng, (0.06, 0.1), (0.2, 0.6), (0.65, 1.0))
         self.sleeve = colour(look.rng, value=(0.1, 0.9))
-
-    def shadow(self, canvas: Canvas, time: float) -> None:
-        pass
 
     def draw(self, canvas: Canvas, time: float) -> None:
         head_x, head_y, hand_x, hand_y = self.stick.pose(time)

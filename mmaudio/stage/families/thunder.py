@@ -6,7 +6,7 @@ import numpy as np
 
 from ..canvas import Canvas
 from ..phrases import count_of
-from ..scene import END_MARGIN, Act, Event, Look, Setting, Words
+from ..scene import END_MARGIN, Act, Event, Look, Painter, Setting, Words
 from ..voices import add, band_noise, burst
 from .fireworks import SPEED_OF_SOUND
 
@@ -98,12 +98,9 @@ class SkyPainter:
         canvas.streaks(x[:-1], y[:-1], x[1:], y[1:], width, self.paint * 1.2, opacity)
 
 
-class GlarePainter:
+class GlarePainter(Painter):
     def __init__(self, glare: Glare):
         self.glare = glare
-
-    def shadow(self, canvas: Canvas, time: float) -> None:
-        pass
 
     def draw(self, canvas: Canvas, time: float) -> None:
         bright = sum(flash.brightness(time) for flash in self.glare.flashes)

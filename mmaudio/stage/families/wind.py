@@ -8,13 +8,12 @@ import numpy as np
 from ..canvas import Canvas
 from ..curves import Curve, swelling
 from ..look import colour
-from ..scene import Act, Event, Look, Setting, Words
-from ..voices import band_noise, contour, moving_noise
+from ..scene import Act, Event, Look, Painter, Setting, Words
+from ..voices import CREST, band_noise, follow, moving_noise
 
 BLADES, LEAVES = 130, 28
 STRIPS = 24  # of a flag
 LEVEL = 0.5  # peak at full strength
-CREST = 3.6  # peak of noise relative to its RMS
 
 
 @dataclass(frozen=True)
@@ -119,14 +118,11 @@ class Grass:
         return GrassPainter(self, look)
 
 
-class GrassPainter:
+class GrassPainter(Painter):
     def __init__(self, grass: Grass, look: Look):
         self.grass = grass
         self.green = colour(look.rng, (0.17, 0.34), (0.5, 0.9), (0.35, 0.75)) * look.light.tint
         self.blades = look.rng.uniform((-0.4, -0.01, 0.07, 0), (1.4, 0.03, 0.13, 6), (BLADES, 4)).T
-
-    def shadow(self, canvas: Canvas, time: float) -> None:
-        pass
 
     def draw(self, canvas: Canvas, time: float) -> None:
         x, below, long, phase = self.blades
@@ -146,14 +142,11 @@ class Leaves:
         return LeavesPainter(self, look)
 
 
-class LeavesPainter:
+class LeavesPainter(Painter):
     def __init__(self, leaves: Leaves, look: Look):
         self.leaves = leaves
         self.brown = colour(look.rng, (0.02, 0.12), (0.7, 1.0), (0.5, 0.9)) * look.light.tint
         self.flights = look.rng.uniform((0, 0.0, 0.15, 0, 0.6), (1.8, 0.12, 0.75, 6, 1.3), (LEAVES, 5)).T
-
-    def shadow(self, canvas: Canvas, time: float) -> None:
-        pass
 
     def draw(self, canvas: Canvas, time: float) -> None:
         gusts = self.leaves.gusts
@@ -175,13 +168,12 @@ class Howl:
     name: str = "wind"
 
     def render(self, sample_rate: int, length: int, rng: np.random.Generator) -> np.ndarray:
-        grid = np.arange(0, length / sample_rate + 0.05, 0.02)
-        strength = self.strength.at(grid)
-        centre = contour(grid, self.low * (self.high / self.low) ** strength, sample_rate, length)
+        span = self.high / self.low
+        centre = follow(lambda time: self.low * span ** self.strength.at(time), sample_rate, length)
         body = moving_noise(centre, 110.0, sample_rate, rng)
         whistle = moving_noise(1.5 * centre, 12.0, sample_rate, rng)
         rumble = band_noise(length, 50, 220, sample_rate, rng)
-        loud = contour(grid, strength**1.3, sample_rate, length)
+        loud = follow(lambda time: self.strength.at(time) ** 1.3, sample_rate, length)
         return LEVEL / CREST * loud * (0.8 * body + self.whistle * whistle + 0.35 * rumble)
 
 

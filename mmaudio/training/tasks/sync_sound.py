@@ -6,6 +6,8 @@ itself, so any video with sound will do. The read-outs are linear, hence their i
 they are not kept.
 """
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -106,7 +108,7 @@ def onset_strength(audio: Tensor) -> Tensor:
 
     The steepest rise of the bands' logarithmic magnitudes: it does not depend on loudness, but hiss does not count.
     """
-    level = (_mel(FLUX, audio).magnitude(audio) + QUIET).log10()  # (B, M, 4 T)
+    level = (_mel(FLUX, audio.device).magnitude(audio) + QUIET).log10()  # (B, M, 4 T)
     rise = F.pad((level[..., 1:] - level[..., :-1]).clamp(min=0).mean(1), (1, 0))  # (B, 4 T)
     steepest = rise.unflatten(-1, (-1, 4)).amax(-1)
     return ((steepest - FLUX_NONE) / (FLUX_FULL - FLUX_NONE)).clamp(0, 1)
@@ -114,7 +116,7 @@ def onset_strength(audio: Tensor) -> Tensor:
 
 def band_levels(audio: Tensor) -> Tensor:
     """Sound (B, 640 T) at 16 kHz to levels of eight bands in each 40 ms, of about unit variance, (B, T, BANDS)."""
-    return (_mel(LEVELS, audio)(audio).transpose(1, 2) - LEVEL_MEAN) / LEVEL_STD
+    return (_mel(LEVELS, audio.device)(audio).transpose(1, 2) - LEVEL_MEAN) / LEVEL_STD
 
 
 def motion_energy(segments: Tensor, patch: int) -> Tensor:
@@ -129,10 +131,6 @@ def motion_energy(segments: Tensor, patch: int) -> Tensor:
     return energy - energy.median(dim=1, keepdim=True)[0]
 
 
-_MELS: dict[MelConfig, MelSpectrogram] = {}
-
-
-def _mel(config: MelConfig, like: Tensor) -> MelSpectrogram:
-    if config not in _MELS:
-        _MELS[config] = MelSpectrogram(config)
-    return _MELS[config].to(like.device)
+@lru_cache
+def _mel(config: MelConfig, device: torch.device) -> MelSpectrogram:
+    return MelSpectrogram(config).to(device)
