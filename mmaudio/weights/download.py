@@ -36,8 +36,20 @@ def verify(path: str | os.PathLike, file: WeightFile) -> None:
     Raises:
         WeightError: the checksum differs.
     """
-    if file.md5 and (got := md5sum(path)) != file.md5:
-        raise WeightError(f"{path}: wrong checksum (MD5 got {got}, expected {file.md5}); delete it and download again")
+    if wrong := _wrong_checksum(path, file):
+        raise WeightError(f"{path}: wrong checksum ({wrong}); delete it and download again")
+
+
+def _wrong_checksum(path: str | os.PathLike, file: WeightFile) -> str | None:
+    """What differs: "MD5 got ..., expected ..."; None if nothing does or nothing is published."""
+    if file.md5:
+        got = md5sum(path)
+        return None if got == file.md5 else f"MD5 got {got}, expected {file.md5}"
+    if file.sha256:
+        with open(path, "rb") as source:
+            got = hashlib.file_digest(source, "sha256").hexdigest()
+        return None if got.startswith(file.sha256) else f"SHA-256 got {got}, expected {file.sha256}"
+    return None
 
 
 def source_url(file: WeightFile) -> str:
@@ -98,10 +110,10 @@ def download(
             return target
         log.info("%s: licence %s", file.name, file.licence)
         _collect(file, url, part, progress, retries, timeout)
-        if file.md5 and (got := md5sum(part)) != file.md5:
+        if wrong := _wrong_checksum(part, file):
             _discard(part)
             raise WeightError(
-                f"{file.name}: {url} sent another file (MD5 got {got}, expected {file.md5}), which was deleted; "
+                f"{file.name}: {url} sent another file ({wrong}), which was deleted; "
                 f"run the same command again, or {remedy_for(file, folder)}"
             )
         os.replace(part, target)
@@ -162,7 +174,7 @@ def _receive(file: WeightFile, url: str, part: Path, progress: bool, timeout: fl
 
     start, etag_file = _size(part), _etag_file(part)
     etag = etag_file.read_text() if etag_file.exists() else ""
-    if not etag and not file.md5:
+    if not etag and not (file.md5 or file.sha256):
         start = 0  # nothing could prove that the two halves belong to the same file
     headers = {"User-Agent": "mmaudio"}
     if start:

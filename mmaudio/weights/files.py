@@ -26,6 +26,7 @@ class WeightFile:
     aliases: tuple[str, ...] = ()  # other relative paths with the same tensors; only looked for, never written
     hub_repos: tuple[str, ...] = ()  # repositories (a renamed one has two) whose local cache may hold it
     hub_file: str | None = None
+    sha256: str | None = None  # or its first digits, where only these are published; used if there is no MD5
 
     @property
     def approx_bytes(self) -> int | None:
