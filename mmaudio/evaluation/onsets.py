@@ -14,9 +14,13 @@ def detect_onsets(audio: np.ndarray, sample_rate: int, threshold: float = 0.35) 
 
     A peak is the largest value within 40 ms on either side and exceeds the local median by `threshold` (mean increase
     of log magnitude over 10 ms). Found onsets are more than 40 ms apart.
+
+    Raises:
+        ValueError: the audio is not mono, or holds NaN or infinity.
     """
+    audio = _sound(audio)
     hop, width = sample_rate // HOP_RATE, sample_rate // 50
-    padded = np.pad(np.asarray(audio, dtype=np.float64), width // 2)
+    padded = np.pad(audio, width // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, width)[::hop] * np.hanning(width)  # (F, width)
     bins = TOP_HZ * width // sample_rate
     level = np.log(np.abs(np.fft.rfft(frames, axis=1))[:, :bins] + 1e-3 * width / 16)
@@ -28,6 +32,15 @@ def detect_onsets(audio: np.ndarray, sample_rate: int, threshold: float = 0.35) 
         if peak and above and (not found or i - found[-1] > 8):
             found.append(i)
     return np.array(found) * hop / sample_rate
+
+
+def _sound(audio: np.ndarray) -> np.ndarray:
+    audio = np.asarray(audio, np.float64)
+    if audio.ndim != 1:
+        raise ValueError(f"onsets are looked for in mono audio (N,), got {audio.shape}; average the channels")
+    if not np.isfinite(audio).all():
+        raise ValueError(f"{np.count_nonzero(~np.isfinite(audio))} of {len(audio)} samples are NaN or infinite")
+    return audio
 
 
 @dataclass(frozen=True)
@@ -217,8 +230,14 @@ def suppress(found: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def librosa_onsets(audio: np.ndarray, delta: float = 0.3) -> np.ndarray:
-    """The detector of the published protocol: onset times in seconds of mono audio at 22050 Hz."""
-    import librosa
+    """The detector of the published protocol: onset times in seconds of mono audio at 22050 Hz.
 
-    samples = librosa.onset.onset_detect(y=np.asarray(audio), sr=GREATEST_HITS_RATE, units="samples", delta=delta)
+    Raises:
+        ValueError: librosa is not installed; the audio is not mono, or holds NaN or infinity.
+    """
+    try:
+        import librosa  # compiles its peak picking when first used: 20 s
+    except ImportError as error:
+        raise ValueError("the published onset detector needs librosa: pip install 'mmaudio[eval]'") from error
+    samples = librosa.onset.onset_detect(y=_sound(audio), sr=GREATEST_HITS_RATE, units="samples", delta=delta)
     return samples / GREATEST_HITS_RATE
