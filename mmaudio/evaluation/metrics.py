@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 INCEPTION_SPLITS = 10
+SMALLEST_PART = 5  # clips of a split whose uncertainty can be told
 INCEPTION_SEED = 2020  # of the permutation that the published figures use
 COSINE_EPSILON = 1e-8  # smallest length of a vector
 BANDWIDTH_EPSILON = 1e-8
@@ -112,14 +113,14 @@ def _kernel(generated: np.ndarray, reference: np.ndarray) -> tuple[float, np.nda
 
     def sums(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows, columns = np.zeros(len(a)), np.zeros(len(b))
-        for start, squared in _squared_distances(a, b):
-            near = np.exp(-squared / scale)
-            rows[start : start + len(near)] = near.sum(1)
+        for block in _blocks(a, b):
+            near = np.exp(-_squared_distances(a[block], b) / scale)
+            rows[block] = near.sum(1)
             columns += near.sum(0)
         return rows, columns
 
     to_y, to_x = sums(x, y)
-    within = [(sums(rows, rows)[0] - 1) / (len(rows) - 1) for rows in (x, y)]  # each row's mean kernel, without itself
+    within = [(sums(rows, rows)[0] - 1) / (len(rows) - 1) for rows in (x, y)]  # each row's mean, without itself
     across = [to_y / len(y), to_x / len(x)]
     value = within[0].mean() + within[1].mean() - across[0].mean() - across[1].mean()
     shares = [200 * (own - other) / len(own) for own, other in zip(within, across, strict=True)]
@@ -136,9 +137,9 @@ def median_distance(rows: np.ndarray) -> float:
     found = np.uint64(0)
     for shift in (48, 32, 16, 0):
         counts = np.zeros(2**16, np.int64)
-        for start, squared in _squared_distances(rows, rows):
-            later = np.arange(len(rows)) > np.arange(start, start + len(squared))[:, None]
-            bits = squared[later].view(np.uint64) >> np.uint64(shift)
+        for block in _blocks(rows, rows):
+            squared = _squared_distances(rows[block], rows[block.start :])
+            bits = squared[np.triu(np.ones(squared.shape, bool), 1)].view(np.uint64) >> np.uint64(shift)
             bits = bits[bits >> np.uint64(16) == found]
             counts += np.bincount((bits & np.uint64(0xFFFF)).astype(np.int64), minlength=2**16)
         below = np.cumsum(counts)
@@ -148,15 +149,16 @@ def median_distance(rows: np.ndarray) -> float:
     return float(np.sqrt(found.view(np.float64)))
 
 
-def _squared_distances(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """(first row, squared distances (rows, M)) of some rows of a (N, D) to all of b (M, D), block by block."""
-    lengths, step = np.square(b).sum(1), max(1, BLOCK // len(b))
-    for start in range(0, len(a), step):
-        part = a[start : start + step]
-        squared = np.square(part).sum(1)[:, None] + lengths - 2 * part @ b.T
-        if a is b:
-            squared[np.arange(len(part)), np.arange(start, start + len(part))] = 0
-        yield start, np.maximum(squared, 0, out=squared)
+def _blocks(a: np.ndarray, b: np.ndarray) -> Iterator[slice]:
+    """Rows of a, so many at a time that their distances to all rows of b fit in a block."""
+    step = max(1, BLOCK // len(b))
+    return (slice(start, start + step) for start in range(0, len(a), step))
+
+
+def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(N, D) and (M, D) to (N, M)."""
+    squared = np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * a @ b.T
+    return np.maximum(squared, 0, out=squared)
 
 
 # ---- logits
@@ -183,33 +185,43 @@ def kl_divergences(reference: np.ndarray, generated: np.ndarray, sigmoid: bool =
 
 def inception_score(logits: np.ndarray) -> tuple[float, float]:
     """Mean and population standard deviation of exp(KL(row || mean row)) over ten parts of permuted logits (N, C)."""
-    scores = [np.exp(surprise.mean()) for _, surprise in _inception_parts(logits)]
+    scores = [
+        np.exp((np.exp(part) * part).sum(-1).mean() + _entropy(np.exp(part).mean(0))) for _, part in _parts(logits)
+    ]
     return float(np.mean(scores)), float(np.std(scores))
 
 
 def inception_estimate(logits: np.ndarray, clips: Sequence[str]) -> "Estimate":
-    """The mean of `inception_score` with each clip's share, in the part that it falls into."""
-    shares = np.zeros(len(logits))
-    for rows, surprise in _inception_parts(logits):
-        score = np.exp(surprise.mean())
-        shares[rows] = score * (surprise - surprise.mean()) / len(rows) / INCEPTION_SPLITS
+    """The mean of `inception_score` with each clip's share: how the score of its part changes without it.
+
+    Parts of fewer than `SMALLEST_PART` clips do not tell how sure they are: their shares are NaN, so is the interval.
+    """
+    shares = np.full(len(logits), np.nan)
+    for rows, part in _parts(logits):
+        if (count := len(rows)) >= SMALLEST_PART:
+            p, surprise = np.exp(part), (np.exp(part) * part).sum(-1)
+            mean, others = (p.sum(0) - p) / (count - 1), (surprise.sum() - surprise) / (count - 1)
+            without = np.exp(others + _entropy(mean))  # (n,)
+            shares[rows] = (without.mean() - without) * (count - 1) / count / INCEPTION_SPLITS
     return Estimate.of(inception_score(logits)[0], (clips, shares))
 
 
-def _inception_parts(logits: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Row numbers (n,) and KL(row || mean row) (n,) of each part."""
+def _parts(logits: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Row numbers (n,) and log-probabilities (n, C) of each part."""
     count = len(logits)
     if not np.isfinite(logits).all():
         raise ValueError("some logits are not finite; look for NaN in their audio")
     if count < INCEPTION_SPLITS:
         raise ValueError(f"an inception score needs at least {INCEPTION_SPLITS} clips, got {count}")
     order = np.random.RandomState(INCEPTION_SEED).permutation(count)  # the legacy generator, as published
-    log_p = log_softmax(logits)
+    log_p = log_softmax(logits)[order]
     for i in range(INCEPTION_SPLITS):
-        rows = order[i * count // INCEPTION_SPLITS : (i + 1) * count // INCEPTION_SPLITS]
-        part = log_p[rows]
-        mean = np.exp(part).mean(0)
-        yield rows, (np.exp(part) * (part - np.log(mean.clip(min=np.finfo(float).tiny)))).sum(-1)
+        rows = slice(i * count // INCEPTION_SPLITS, (i + 1) * count // INCEPTION_SPLITS)
+        yield order[rows], log_p[rows]
+
+
+def _entropy(p: np.ndarray) -> np.ndarray:
+    return -(p * np.log(p.clip(min=np.finfo(float).tiny))).sum(-1)
 
 
 # ---- pairs
@@ -275,13 +287,14 @@ class Estimate:
     """A metric with the share of each clip in its uncertainty.
 
     Were clip c there n_c times instead of once, the metric would change by the sum of (n_c - 1) shares[c]: exactly for
-    a mean over clips, to first order for distances between sets (the infinitesimal jackknife). So an interval costs no
-    more than that of a mean, and the two systems of a comparison are resampled together.
+    a mean over clips, to first order for distances between sets (the infinitesimal jackknife) and the inception score
+    (leaving one out). So an interval costs no more than that of a mean, and the two systems of a comparison are
+    resampled together.
     """
 
     value: float
     clips: tuple[str, ...]  # sorted
-    shares: np.ndarray  # (clips,) float64; they add up to 0
+    shares: np.ndarray  # (clips,) float64; they add up to 0. NaN: not known
 
     @classmethod
     def of(cls, value: float, *sides: tuple[Sequence[str], np.ndarray]) -> "Estimate":
@@ -332,7 +345,7 @@ def compare_systems(first: Estimate, second: Estimate, seed: int = 0) -> Compari
     order, as `Estimate` says.
 
     Raises:
-        ValueError: the systems were not measured on the same clips, or on fewer than 2.
+        ValueError: the systems were not measured on the same clips, or on too few.
     """
     if first.clips != second.clips:
         a, b = set(first.clips), set(second.clips)
@@ -341,9 +354,9 @@ def compare_systems(first: Estimate, second: Estimate, seed: int = 0) -> Compari
             "second); measure both on the common ones"
         )
     count, difference = len(first.clips), first.value - second.value
-    if count < 2:
-        raise ValueError(f"a comparison needs at least 2 clips, got {count}")
     parts = difference / count + first.shares - second.shares  # (clips,); they add up to the difference
+    if count < 2 or not np.isfinite(parts).all():
+        raise ValueError(f"{count} clips are too few to compare this metric")
     low, high = bootstrap_interval(lambda rows: parts[rows].sum(), count, seed=seed)
     rng, flips = np.random.default_rng(seed), []
     for start in range(0, FLIPS, 256):

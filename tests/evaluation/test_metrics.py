@@ -5,6 +5,8 @@ import pytest
 
 from mmaudio.evaluation.metrics import (
     bootstrap_interval,
+    cosine_scores,
+    desync,
     frechet_distance,
     inception_score,
     kl_divergences,
@@ -77,3 +79,46 @@ def test_bootstrap_interval_holds_a_distance_whose_resamples_are_larger():
     x, y = rng.normal(0, 1, (60, 12)), rng.normal(0, 1, (60, 12))
     low, high = bootstrap_interval(lambda rows: frechet_distance(x[rows], y[rows]), len(x), resamples=100)
     assert low < frechet_distance(x, y) < high
+
+
+def test_kl_of_a_sure_and_an_undecided_system():
+    classes = 50
+    undecided, sure = np.zeros((3, classes)), 100 * np.eye(classes)[:3]
+    np.testing.assert_allclose(kl_divergences(sure, undecided), np.log(classes))
+    np.testing.assert_array_equal(kl_divergences(sure, sure), 0)
+    # KL(uniform || q) is the mean of -ln C - ln q, with ln q = -100 for all classes but one
+    np.testing.assert_allclose(kl_divergences(undecided, sure), 100 * (classes - 1) / classes - np.log(classes))
+
+
+def test_inception_score_of_one_hot_rows_is_the_number_of_classes_that_are_heard():
+    labels = np.arange(200) % 7
+    mean, std = inception_score(1000 * np.eye(7)[labels])
+    parts = np.array_split(labels[np.random.RandomState(2020).permutation(200)], 10)
+    shares = [np.bincount(part, minlength=7) / len(part) for part in parts]
+    heard = [np.exp(-(share[share > 0] * np.log(share[share > 0])).sum()) for share in shares]
+    assert (mean, std) == pytest.approx((np.mean(heard), np.std(heard)))
+    with pytest.raises(ValueError, match="some logits are not finite"):
+        inception_score(np.full((20, 3), np.nan))
+
+
+def test_cosine_scores(golden):
+    case = golden("cosine")
+    a, b = case.input("a"), case.input("b")
+    case.check("per_pair", cosine_scores(a, b))
+    case.check("mean", cosine_scores(a, b).mean())
+    np.testing.assert_allclose(cosine_scores(a, -3 * a), -1)
+    np.testing.assert_array_equal(cosine_scores(np.zeros((2, 4)), np.ones((2, 4))), 0)
+    with pytest.raises(ValueError, match=r"expected pairs of embeddings \(N, D\), got \(50, 1024\) and \(49, 1024\)"):
+        cosine_scores(a, b[:49])
+
+
+def test_desync(golden):
+    case = golden("desync_rule")
+    offsets = np.array(case.outputs["grid"])[np.array(case.outputs["argmax"])]  # (clips, 2 runs)
+    case.check("seconds", np.abs(offsets))
+    each = desync(list(offsets))
+    assert each.shape == (9,)
+    case.check("desync", each.mean())
+    for unusable in ([np.array([])], [np.array([0.2, np.nan])]):
+        with pytest.raises(ValueError, match="clip 0 of 1 has offsets"):
+            desync(unusable)
