@@ -21,16 +21,24 @@ def clip_frame(size: int = 384) -> Callable[[Tensor], Tensor]:
     return lambda frame: _resize(frame, size, size)
 
 
-def sync_frame(size: int = 224) -> Callable[[Tensor], Tensor]:
-    """uint8 (3, H, W) -> uint8 (3, size, size): the shorter side to `size`, then the centre."""
+def short_side_frame(size: int = 224) -> Callable[[Tensor], Tensor]:
+    """uint8 (3, H, W) -> uint8 (3, h, w): the shorter side to `size`, the other in proportion, rounded down."""
 
     def transform(frame: Tensor) -> Tensor:
         height, width = frame.shape[-2:]
-        short, long = min(height, width), max(height, width)
-        target = int(size * long / short)
-        new_height, new_width = (target, size) if height >= width else (size, target)
-        frame = _resize(frame, new_height, new_width)
-        top, left = round((new_height - size) / 2), round((new_width - size) / 2)
+        target = int(size * max(height, width) / min(height, width))
+        return _resize(frame, target, size) if height >= width else _resize(frame, size, target)
+
+    return transform
+
+
+def sync_frame(size: int = 224) -> Callable[[Tensor], Tensor]:
+    """uint8 (3, H, W) -> uint8 (3, size, size): the shorter side to `size`, then the centre."""
+    resize = short_side_frame(size)
+
+    def transform(frame: Tensor) -> Tensor:
+        frame = resize(frame)
+        top, left = (round((length - size) / 2) for length in frame.shape[-2:])
         return frame[..., top : top + size, left : left + size]
 
     return transform

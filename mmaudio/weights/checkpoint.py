@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-CONTAINERS = ("weights", "state_dict", "generator")  # training checkpoint, common habit, BigVGAN
+CONTAINERS = ("weights", "state_dict", "generator", "model")  # training checkpoint, common habit, BigVGAN, PANNs
 BARE_TENSOR = "tensor"  # the key under which read_state returns a file that holds one tensor and no dict
 CONFIG_KEY = "mmaudio_config"  # safetensors metadata: the network's configuration as JSON
 
@@ -33,7 +33,7 @@ def read_state(path: str | os.PathLike) -> dict[str, Tensor]:
     """Read a `.safetensors`, `.pth`, `.pt` or `.bin` file (recognised by content) into a flat state dict on the CPU.
 
     Tensors are memory-mapped where the format allows. The containers `{"weights": sd}` (training checkpoint),
-    `{"state_dict": sd}` and `{"generator": sd}` are opened; a file of one bare tensor comes back as
+    `{"state_dict": sd}`, `{"generator": sd}` and `{"model": sd}` are opened; a file of one bare tensor comes back as
     `{"tensor": tensor}`. No code from the file is ever run.
 
     Raises:
@@ -74,8 +74,21 @@ def open_lazily(path: str | os.PathLike) -> dict[str, Callable[[], object]]:
 def _read_torch(path: Path, kind: str) -> object:
     import torch
 
-    with _one_line(path, kind):
+    with _one_line(path, kind), torch.serialization.safe_globals(_numpy_values()):
         return torch.load(str(path), map_location="cpu", weights_only=True, mmap=kind == "zip")
+
+
+def _numpy_values() -> list:
+    """What numbers and arrays of numpy are made by: older checkpoints keep scores and states beside the weights.
+
+    These functions only fill memory with bytes of the file. Files name them by the module of numpy 1 or of numpy 2.
+    """
+    import numpy as np
+
+    made_by = (np._core.multiarray.scalar, np._core.multiarray._reconstruct)
+    modules = ("numpy.core.multiarray", "numpy._core.multiarray")
+    names = [(function, f"{module}.{function.__name__}") for function in made_by for module in modules]
+    return [*names, np.ndarray, np.dtype, *{type(np.dtype(code)) for code in "?bBhHiIlLqQefd"}]
 
 
 @contextlib.contextmanager

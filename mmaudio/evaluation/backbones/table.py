@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from mmaudio.weights import OFFICIAL, WeightFile
-
-_HUB = "https://huggingface.co"
+from mmaudio.weights.files import HUB
 
 
 @dataclass(frozen=True)
@@ -24,9 +23,9 @@ class BackboneInfo:
         return all(file.url is None for file in self.files)
 
 
-def _hub(repo: str, hub_file: str, name: str, *, revision: str = "main", aliases=(), **facts) -> WeightFile:
-    url = f"{_HUB}/{repo}/resolve/{revision}/{hub_file}"
-    return WeightFile(name, url, aliases=aliases, hub_repos=(repo,), hub_file=hub_file, **facts)
+def _hub(repo: str, hub_file: str, name: str, **facts) -> WeightFile:
+    url = f"{HUB}/{repo}/resolve/main/{hub_file}"
+    return WeightFile(name, url, hub_repos=(repo,), hub_file=hub_file, **facts)
 
 
 PANNS = WeightFile(
@@ -71,13 +70,12 @@ AUDIOBOX = _hub(
 )  # fmt: skip
 
 
-def _tokenizer(repo: str, licence: str) -> tuple[WeightFile, ...]:
-    """Vocabulary and merges of a byte-level tokeniser; their names alone would clash with other models'."""
-    stem = repo.rpartition("/")[2]
-    return tuple(
-        _hub(repo, name, f"{stem}_{name}", aliases=(f"{stem}/{name}",), licence=licence)
-        for name in ("vocab.json", "merges.txt")
+ROBERTA = tuple(  # the tokeniser's; by their names alone they would clash with other models'
+    _hub(
+        "FacebookAI/roberta-base", name, f"roberta-base_{name}", aliases=(f"roberta-base/{name}",), licence="MIT",
     )
+    for name in ("vocab.json", "merges.txt")
+)  # fmt: skip
 
 
 BACKBONES: dict[str, BackboneInfo] = {
@@ -100,12 +98,12 @@ BACKBONES: dict[str, BackboneInfo] = {
         ),
         BackboneInfo(
             "clap_laion", ("audio", "text"), "LAION-CLAP, HTSAT and RoBERTa: CLAP score",
-            CLAP_LAION.licence, (CLAP_LAION, *_tokenizer("FacebookAI/roberta-base", "MIT")),
+            CLAP_LAION.licence, (CLAP_LAION, *ROBERTA),
             ("transformers",), "pip install 'mmaudio[eval]'",
         ),
         BackboneInfo(
             "clap_ms", ("audio", "text"), "MS-CLAP 2023, HTSAT and GPT-2: CLAP score",
-            CLAP_MS.licence, (CLAP_MS, *_tokenizer("openai-community/gpt2", "MIT")),
+            CLAP_MS.licence, (CLAP_MS,),
             ("msclap",), "pip install msclap==1.3.4",
         ),
         BackboneInfo(
