@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, replace
 
 CLIP = r"(?P<id>[A-Za-z0-9_-]{11}_[0-9]{6})"  # VGGSound: video id and start second
-DECORATED = [re.compile(pattern) for pattern in (CLIP + "-[0-9]+", f"Y{CLIP}_[0-9]+", f"[0-9]{{9}}_{CLIP}-[0-9]+")]
+DECORATED = [re.compile(pattern) for pattern in (CLIP + "-[0-9]+", f"Y{CLIP}[-_][0-9]+", f"[0-9]{{9}}_{CLIP}-[0-9]+")]
 # Of these every clip of a side counts, paired or not, as published; all other metrics are about pairs.
 WHOLE_SETS = ("FD_VGG", "FD_PANNs", "IS_PANNs")
 SHOWN = 5  # names in a message
@@ -15,8 +15,8 @@ SHOWN = 5  # names in a message
 def clip_id(stem: str) -> str:
     """The id of the clip that a generated file was made for; a name of no known form is the id itself.
 
-    Known are `ID_SSSSSS-k`, `YID_SSSSSS_k` and `NNNNNNNNN_ID_SSSSSS-k`, by their form: the published evaluation goes by
-    the length of the name and so cuts pieces off others.
+    Known are `ID_SSSSSS-k`, `YID_SSSSSS_k` (or `-k`) and `NNNNNNNNN_ID_SSSSSS-k`, by their form: the published
+    evaluation goes by the length of the name and so cuts pieces off others.
     """
     for pattern in DECORATED:
         if found := pattern.fullmatch(stem):
@@ -81,7 +81,5 @@ def pair(generated: Iterable[str], reference: Iterable[str]) -> Pairs:
 def _once(side: str, stems: Iterable[str]) -> list[str]:
     counts = Counter(stems)
     if twice := sorted(stem for stem, count in counts.items() if count > 1):
-        raise ValueError(
-            f"{len(twice)} {side} names are there twice, with different endings: {', '.join(twice[:SHOWN])}"
-        )
+        raise ValueError(f"{len(twice)} {side} names are there twice, keep one of each: {', '.join(twice[:SHOWN])}")
     return sorted(counts)

@@ -38,7 +38,10 @@ class Golden:
     def check(self, name, value):
         tolerance, expected = self.tolerances[name], self.outputs[name]
         rtol, atol = (0, 0) if tolerance.get("exact") else (tolerance["rtol"], tolerance["atol"])
-        np.testing.assert_allclose(value, expected, rtol=rtol, atol=atol, err_msg=name)
+        if isinstance(expected, dict):
+            assert value == pytest.approx(expected, rel=rtol, abs=atol), name
+        else:
+            np.testing.assert_allclose(value, expected, rtol=rtol, atol=atol, err_msg=name)
 
 
 @pytest.fixture(scope="session")
