@@ -1,4 +1,4 @@
-"""The `mmaudio` command: generate (also `demo.py`), download, convert, info, store."""
+"""The `mmaudio` command: generate (also `demo.py`), evaluate, download, convert, info, store."""
 
 import argparse
 import json
@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 from mmaudio.console import UsageError, error_line, expected_errors, log
+from mmaudio.evaluation.command import HELP as EVALUATE_HELP
+from mmaudio.evaluation.command import add_evaluate_arguments, evaluate_command
 from mmaudio.generate_command import GENERATE_HELP, add_generate_arguments, generate, split_overrides
 from mmaudio.version import __version__
 
@@ -134,6 +136,13 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add_generate_arguments(generating)
     generating.set_defaults(run=generate)
+
+    evaluating = commands.add_parser(
+        "evaluate", help="judge generated sounds by every usual metric", description=EVALUATE_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add_evaluate_arguments(evaluating)
+    evaluating.set_defaults(run=evaluate_command)
 
     downloading = commands.add_parser("download", help="fetch an official variant's weights (resumes, checks)")
     downloading.add_argument("variant", help="a name from `mmaudio info`")

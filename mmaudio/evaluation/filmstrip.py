@@ -36,12 +36,12 @@ def filmstrip(frames: Tensor, fps: float, sound: Tensor, sample_rate: int, width
     for second in range(int(seconds) + 1):
         column = round(second / seconds * width)
         ruler[:, :, column : column + 2] = torch.tensor(TICK).view(3, 1, 1)
-    picture = torch.cat([torch.cat(cells, dim=2), ruler, _spectrogram(sound, sample_rate, seconds, width)], dim=1)
+    picture = torch.cat([torch.cat(cells, dim=2), ruler, spectrogram(sound, sample_rate, seconds, width)], dim=1)
     return picture.clamp(0, 255).to(torch.uint8)
 
 
-def _spectrogram(sound: Tensor, sample_rate: int, seconds: float, width: int) -> Tensor:
-    """(3, 2 BANDS, width) float, low frequencies at the bottom; silence where the sound is shorter than the video."""
+def spectrogram(sound: Tensor, sample_rate: int, seconds: float, width: int) -> Tensor:
+    """Sound (channels, N) to (3, 2 BANDS, width) float, low frequencies at the bottom; too short ends in silence."""
     length = round(seconds * sample_rate)
     mono = F.pad(sound.mean(0), (0, max(0, length - sound.shape[1])))[:length]
     mel = MelSpectrogram(MelConfig(sample_rate, 1024, 128, BANDS, log10=True))(mono[None])[0]  # (BANDS, F)
