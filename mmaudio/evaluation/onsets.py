@@ -235,9 +235,10 @@ def librosa_onsets(audio: np.ndarray, delta: float = 0.3) -> np.ndarray:
     Raises:
         ValueError: librosa is not installed; the audio is not mono, or holds NaN or infinity.
     """
+    audio = _sound(audio)
     try:
         import librosa  # compiles its peak picking when first used: 20 s
     except ImportError as error:
         raise ValueError("the published onset detector needs librosa: pip install 'mmaudio[eval]'") from error
-    samples = librosa.onset.onset_detect(y=_sound(audio), sr=GREATEST_HITS_RATE, units="samples", delta=delta)
+    samples = librosa.onset.onset_detect(y=audio, sr=GREATEST_HITS_RATE, units="samples", delta=delta)
     return samples / GREATEST_HITS_RATE

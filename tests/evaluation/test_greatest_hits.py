@@ -1,7 +1,9 @@
 import itertools
+import sys
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
 
 from mmaudio.evaluation.onsets import (
     Hits,
@@ -99,6 +101,15 @@ def test_average_precision_by_hand():
     assert both.average_precision == pytest.approx(hits.average_precision)  # ties are one step
 
 
+def test_average_precision_is_that_of_scikit_learn():
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        labels, scores = rng.integers(0, 2, 12).astype(float), rng.integers(1, 6, 12) / 5  # with ties
+        labels[0] = 1
+        hits = Hits(labels, scores, np.zeros(int(labels.sum())), int(labels.sum()), int(labels.sum()))
+        assert hits.average_precision == pytest.approx(average_precision_score(labels, scores))
+
+
 def test_closest_matching_is_optimal():
     rng = np.random.default_rng(0)
     for _ in range(40):
@@ -120,3 +131,36 @@ def test_our_detector_serves_the_protocol(golden):
     hits = greatest_hits(detect_onsets(audio, RATE), audio, RATE, truth, mode="strict", tolerance=0.05)
     assert (hits.accuracy, hits.average_precision, hits.f1) == (1, 1, 1)
     assert hits.median_lag < 0.01
+
+
+def test_sound_that_has_no_onsets_to_look_for():
+    for audio, problem in (
+        (np.zeros((2, RATE)), r"got \(2, 22050\)"),
+        (np.full(RATE, np.nan), "22050 of 22050 samples"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            detect_onsets(audio, RATE)
+        with pytest.raises(ValueError, match=problem):
+            librosa_onsets(audio)
+    assert len(detect_onsets(np.zeros(10), RATE)) == 0
+
+
+def test_without_librosa_the_way_to_it_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "librosa", None)
+    with pytest.raises(ValueError, match=r"needs librosa: pip install 'mmaudio\[eval\]'"):
+        librosa_onsets(np.zeros(RATE))
+
+
+@pytest.mark.parametrize("late", [-0.08, 0.02, 0.2])
+def test_shifted_clicks_have_the_lag_they_were_shifted_by(late):
+    times = np.arange(0.5, 7.5, 0.7)
+    audio = np.random.default_rng(2).normal(0, 1e-3, 8 * RATE)
+    for time in times:
+        start = round((time + late) * RATE)
+        audio[start : start + 400] += np.exp(-np.arange(400) / 80) * np.sin(np.arange(400))
+    found = detect_onsets(audio, RATE)
+    for tolerance in (0.05, 0.1, 0.3):
+        hits = greatest_hits(found, audio, RATE, times, mode="strict", tolerance=tolerance)
+        assert hits.accuracy == hits.f1 == (abs(late) < tolerance)
+        if hits.accuracy:
+            assert np.median(hits.lags) == pytest.approx(late, abs=0.01)
