@@ -17,7 +17,8 @@ import numpy as np
 from mmaudio.data.parts import write_text
 from mmaudio.evaluation.charts import Bar, bars, curve, player
 from mmaudio.evaluation.features import Sound
-from mmaudio.evaluation.scorecard import METRICS
+from mmaudio.evaluation.published import published_rows
+from mmaudio.evaluation.scorecard import METRICS, grouped
 from mmaudio.evaluation.scoring import Score
 
 if TYPE_CHECKING:
@@ -25,13 +26,14 @@ if TYPE_CHECKING:
 
 # Metrics that clips are sorted by, the most telling first.
 SORTED_BY = (
-    "IB", "DeSync", "KL_PaSST", "KL_PANNs", "CLAP_LAION", "CLAP_MS", "KL_judge", "Onset_AP", "AV_Align",
+    "IB", "DeSync", "KL_PaSST", "KL_PANNs", "CLAP_LAION", "CLAP_MS", "KL_judge", "Onset_F1_100ms", "AV_Align",
     "Judge_kinds", "Audiobox_PQ",
 )  # fmt: skip
 CURVES, HEARD = 8, 2  # metrics that have a curve, and that choose the clips to be heard
 EXTREMES = 3  # clips at either end
 CLASSES = 24  # rows of a class table; the ends of it where there are more
 FAILURES = 50  # that are listed
+PUBLISHED_SECONDS = 8.0  # of the clips that published rows are about
 CAPTION = 300  # characters of it that are shown
 POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
@@ -41,10 +43,12 @@ def write_report(path: Path, found: "Evaluation") -> None:
     style, script = ((files(__package__) / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     sections = [
         _section("Metrics", _metrics(found)),
+        _section("Compared with the other run", _comparison(found)),
         _section("Beside published figures", _published(found)),
         _section("All clips, sorted", _curves(found)),
         _section("By class", _classes(found)),
         *(_section(f"Worst and best by {name}", _extremes(found, name)) for name in _telling(found)[:HEARD]),
+        _section("Skipped", _skipped(found)),
         _section("Failed clips", _failures(found)),
         _section("Fingerprint", _fingerprint(found)),
     ]
@@ -62,9 +66,13 @@ def _section(title: str, body: str) -> str:
     return f"<section><h2>{escape(title)}</h2>\n{body}\n</section>\n" if body else ""
 
 
-def _title(found: "Evaluation") -> str:
+def _system(found: "Evaluation") -> str:
     made_by = found.fingerprint["made_by"]
-    return escape(f"{made_by['variant'] if made_by else 'Generated sounds'}, {found.fingerprint['dataset']}")
+    return made_by["variant"] if made_by else "generated sounds"
+
+
+def _title(found: "Evaluation") -> str:
+    return escape(f"{_system(found)}, {found.fingerprint['dataset']}")
 
 
 def _facts(found: "Evaluation") -> str:
@@ -89,19 +97,23 @@ def _metrics(found: "Evaluation") -> str:
             f'<tr><th scope="row">{escape(name)} {arrow}</th><td class="value">{score.value:.{d}f}</td><td>{span}</td>'
             f'<td>{truth}</td><td>{score.clips}</td><td class="about">{escape(metric.about)}{notes}</td></tr>'
         )
-    for name, skip in found.skipped.items():
-        reason = f"{escape(skip.reason)}<br>{escape(skip.remedy)}"
-        rows.append(
-            f'<tr class="skipped"><th scope="row">{escape(name)}</th><td>skipped</td><td colspan="3"></td>'
-            f'<td class="about">{reason}</td></tr>'
-        )
     head = "".join(f"<th>{name}</th>" for name in ("metric", "value", "95 % interval", "true sounds", "clips", ""))
     legend = "↓ lower is better, ↑ higher, → nearer to the true sounds. Intervals: bootstrap over clips."
-    comparison = _comparison(found)
-    return (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-        f'<p class="quiet">{legend}</p>{comparison}'
-    )
+    return _table(head, rows) + f'<p class="quiet">{legend}</p>'
+
+
+def _table(head: str, rows: Sequence[str]) -> str:
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def _skipped(found: "Evaluation") -> str:
+    rows = [
+        f'<tr><th scope="row" class="names">{escape(", ".join(names))}</th><td class="about">{escape(skip.reason)}</td>'
+        f'<td class="about">{escape(skip.remedy)}</td></tr>'
+        for skip, names in grouped(found.skipped).items()
+    ]
+    head = "<th>not measured</th><th>because</th><th>what to do</th>"
+    return _table(head, rows) if rows else ""
 
 
 def _comparison(found: "Evaluation") -> str:
@@ -118,15 +130,30 @@ def _comparison(found: "Evaluation") -> str:
                 f"<td>{result['p']:.4f}</td>"
             )
         rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
-    head = "".join(f"<th>{name}</th>" for name in ("metric", "difference to the other run", "95 % interval", "p"))
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    head = "".join(f"<th>{name}</th>" for name in ("metric", "difference", "95 % interval", "p"))
+    return _table(head, rows)
 
 
 # ---- published figures
 
 
 def _published(found: "Evaluation") -> str:
-    return ""
+    """Ours above theirs, for the metrics that both have; nothing where the protocol is another."""
+    rows = published_rows(found.fingerprint["dataset"])
+    if not rows or found.fingerprint["duration_s"] != PUBLISHED_SECONDS:
+        return ""
+    charts = []
+    for name, score in found.scores.items():
+        theirs = [
+            Bar(f"{row.system}: {row.source}", row.values[name], ours=False) for row in rows if name in row.values
+        ]
+        if theirs:
+            mine = Bar(f"{_system(found)}, here", score.value, score.low, score.high)
+            charts.append(f"<h3>{escape(name)}</h3>{bars([mine, *theirs], METRICS[name].digits)}")
+    protocols = "; ".join(dict.fromkeys(row.protocol for row in rows))
+    clips = found.fingerprint["sounds"]["count"]
+    about = f"Theirs: {protocols}. Here: {clips} clips; distances between sets depend on how many there are."
+    return "".join(charts) + f'<p class="quiet">{escape(about)}</p>' if charts else ""
 
 
 # ---- clips
@@ -215,7 +242,7 @@ def _failures(found: "Evaluation") -> str:
         return ""
     more = len(found.failures) - len(rows)
     rest = f'<p class="quiet">and {more} more in metrics.json</p>' if more else ""
-    return f'<div class="wide"><table><tbody>{"".join(rows)}</tbody></table></div>{rest}'
+    return _table("", rows) + rest
 
 
 def _fingerprint(found: "Evaluation") -> str:

@@ -18,7 +18,7 @@ from mmaudio.evaluation.features import SETS, Failure, Features, Skip, rank_and_
 from mmaudio.evaluation.gathering import EvaluateConfig, Gathered, gather
 from mmaudio.evaluation.metrics import INCEPTION_SEED, Estimate, compare_systems
 from mmaudio.evaluation.model_free import ALIGNMENT, ONSETS
-from mmaudio.evaluation.scorecard import METRICS, score_all
+from mmaudio.evaluation.scorecard import METRICS, grouped, score_all
 from mmaudio.evaluation.scoring import Score
 from mmaudio.version import __version__
 
@@ -198,14 +198,6 @@ def shares(estimate: Estimate | None) -> dict[str, float] | None:
     if estimate is None or not np.isfinite(estimate.shares).all():
         return None
     return dict(zip(estimate.clips, estimate.shares.tolist(), strict=True))
-
-
-def grouped(skipped: dict[str, Skip]) -> dict[Skip, list[str]]:
-    """Reason to the metrics that are skipped for it."""
-    found: dict[Skip, list[str]] = {}
-    for name, skip in skipped.items():
-        found.setdefault(skip, []).append(name)
-    return found
 
 
 def plain(value: float) -> float | None:

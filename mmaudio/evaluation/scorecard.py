@@ -122,3 +122,11 @@ def score_all(features: Features, backbones: Sequence[str]) -> tuple[dict[str, S
         except ValueError as error:  # too few clips for it
             skipped[name] = Skip(" ".join(str(error).split()), "evaluate more clips")
     return scores, skipped
+
+
+def grouped(skipped: dict[str, Skip]) -> dict[Skip, list[str]]:
+    """Reason to the metrics that are skipped for it."""
+    found: dict[Skip, list[str]] = {}
+    for name, skip in skipped.items():
+        found.setdefault(skip, []).append(name)
+    return found
