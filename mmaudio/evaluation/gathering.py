@@ -202,5 +202,4 @@ def _made(config: EvaluateConfig, clips: list[Clip], origin: str) -> Gathered:
         raise UsageError(f"not one sound could be made; the first clip: {next(iter(failed.values()), 'none')}")
     made_by = {"variant": pipe.variant.name, "weights": generating.weights, "sampling": asdict(config.sampling)}
     failures = [Failure(name, "generated", "generation", reason) for name, reason in failed.items()]
-    references = [clip for clip in clips if clip.reference is not None]
-    return Gathered(sounds, references, origin, failures, made_by)
+    return Gathered(sounds, clips, origin, failures, made_by)

@@ -16,6 +16,7 @@ from mmaudio.evaluation.backbones import BACKBONES, Backbone, load_backbone
 from mmaudio.evaluation.cache import digest
 from mmaudio.evaluation.features import SETS, Failure, Features, Skip, rank_and_world
 from mmaudio.evaluation.gathering import EvaluateConfig, Gathered, gather
+from mmaudio.evaluation.generating import local_device
 from mmaudio.evaluation.metrics import INCEPTION_SEED, Estimate, compare_systems
 from mmaudio.evaluation.model_free import ALIGNMENT, ONSETS
 from mmaudio.evaluation.scorecard import METRICS, grouped, score_all
@@ -59,7 +60,7 @@ def evaluate(config: EvaluateConfig, load: Callable[[str], Backbone] | None = No
         UsageError, DatasetError, CacheError, ExtractionError, WeightError, MediaError: one line for the user.
     """
     config.check()
-    names = wanted_backbones(config)
+    names, device = wanted_backbones(config), local_device(config.device)
     other = read_clips(config.compare) if config.compare else None
     began = time.monotonic()
     gathered = gather(config)
@@ -70,7 +71,7 @@ def evaluate(config: EvaluateConfig, load: Callable[[str], Backbone] | None = No
         folder=config.out / "features",
         shared=config.shared / gathered.origin,
         duration=config.seconds,
-        load=load or (lambda name: load_backbone(name, config.device, config.weights_dir, config.download)),
+        load=load or (lambda name: load_backbone(name, device, config.weights_dir, config.download)),
     )
     features.extract(names)
     if rank_and_world()[0]:  # the first rank does the rest
@@ -224,24 +225,28 @@ def read_clips(path: Path) -> dict:
 def compare(found: Evaluation, other: dict) -> dict:
     """Each metric of this run minus the other's, with interval and p-value, or the reason why they do not compare."""
     comparison = {}
-    theirs, ours = other["fingerprint"], found.fingerprint
     for name, score in found.scores.items():
-        before, backbone = other["metrics"].get(name), METRICS[name].backbone
-        if shares(score.estimate) is None or before is None or not before["shares"]:
-            continue
-        if theirs["duration_s"] != ours["duration_s"] or (
-            backbone and theirs["backbones"].get(backbone) != ours["backbones"].get(backbone)
-        ):
-            comparison[name] = {"reason": "measured by another backbone, or on another length"}
-            continue
-        clips, theirs_each = zip(*sorted(before["shares"].items()), strict=True)
         try:
-            result = compare_systems(score.estimate, Estimate(before["value"], clips, np.array(theirs_each)))
+            before = comparable(name, found.fingerprint, other)
+            if shares(score.estimate) is None:
+                raise ValueError("it is of all events together: clips have no shares in it")
+            comparison[name] = asdict(compare_systems(score.estimate, before))
         except ValueError as error:
             comparison[name] = {"reason": str(error)}
-            continue
-        comparison[name] = asdict(result)
     return comparison
+
+
+def comparable(name: str, fingerprint: dict, other: dict) -> Estimate:
+    """A metric of the other run; ValueError if there is none, or one that was measured differently."""
+    before, theirs, backbone = other["metrics"].get(name), other["fingerprint"], METRICS[name].backbone
+    if before is None or not before["shares"]:
+        raise ValueError("the other run has no shares of clips in it")
+    if theirs["duration_s"] != fingerprint["duration_s"]:
+        raise ValueError(f"the other run is about {theirs['duration_s']:g} s of each clip")
+    if backbone and theirs["backbones"].get(backbone) != fingerprint["backbones"].get(backbone):
+        raise ValueError(f"the other run has another backbone {backbone}")
+    clips, each = zip(*sorted(before["shares"].items()), strict=True)
+    return Estimate(before["value"], clips, np.array(each))
 
 
 # ---- the terminal

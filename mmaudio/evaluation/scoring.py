@@ -22,7 +22,7 @@ from mmaudio.evaluation.model_free import hits_of
 from mmaudio.evaluation.onsets import Hits
 
 NO_TRUTH = ("there are no true sounds", "give --reference, or a set that has them")
-NO_CAPTIONS = ("there are no captions", "give --captions")
+NO_CAPTIONS = ("there are no captions", "give --captions, or a set that has them")
 NO_VIDEOS = ("there are no videos", "put them beside the true sounds, in --reference")
 NONE_USED = ("not one clip could be used", "see the failed clips")
 
