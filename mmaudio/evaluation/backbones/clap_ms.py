@@ -19,7 +19,7 @@ from mmaudio.evaluation.backbones.table import BackboneInfo
 
 SAMPLE_RATE = 44_100
 SAMPLES = 7 * SAMPLE_RATE
-TEXT_MODEL = "gpt2"
+TEXT_MODEL, TEXT_LENGTH, END_OF_TEXT = "gpt2", 77, "<|endoftext|>"
 TEXT_FILES = ("config.json", "vocab.json", "merges.txt", "model.safetensors")
 
 
@@ -59,7 +59,11 @@ class ClapMs(Loaded):
     @torch.inference_mode()
     def text(self, caption: str) -> dict[str, np.ndarray]:
         """{"embedding": (1024,)}; not of length 1."""
-        tokens = {key: ids.to(self.device) for key, ids in self.wrapper.preprocess_text([caption]).items()}
+        tokens = self.wrapper.tokenizer(  # the package's own way to call it is gone from transformers 5
+            f"{caption} {END_OF_TEXT}", padding="max_length", truncation=True, max_length=TEXT_LENGTH,
+            return_tensors="pt",
+        )  # fmt: skip
+        tokens = {key: tokens[key].to(self.device) for key in ("input_ids", "attention_mask")}
         return {"embedding": self.wrapper.clap.caption_encoder(tokens)[0].cpu().numpy()}
 
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmaudio.evaluation.backbones.loading import Loaded, fill
+from mmaudio.evaluation.backbones.loading import Loaded
 from mmaudio.evaluation.backbones.sound import resample
 from mmaudio.evaluation.backbones.table import BackboneInfo
 from mmaudio.features.frames import clip_normalize, short_side_frame
@@ -24,6 +24,7 @@ from mmaudio.media.container import open_input, timed_frames, video_stream
 from mmaudio.media.errors import media_errors
 from mmaudio.media.picking import Nearest
 from mmaudio.media.pixels import FrameConverter
+from mmaudio.weights import load_strict, read_state
 
 SAMPLE_RATE = 16_000
 CLIPS, CLIP_SECONDS = 3, 2
@@ -135,13 +136,19 @@ def build_network() -> nn.Module:
     """The package's network, pictures and sound only."""
     # The package imports its own preprocessing first, which needs libraries that no longer work and is not used here.
     sys.modules.setdefault("imagebind.data", types.ModuleType("imagebind.data"))
-    from imagebind.models.imagebind_model import imagebind_huge
+    from imagebind.models.imagebind_model import ImageBindModel
 
-    network = imagebind_huge(pretrained=False)
+    network = ImageBindModel(  # "huge"; what hears text, depth, heat and motion is not built
+        vision_embed_dim=1280,
+        vision_num_blocks=32,
+        vision_num_heads=16,
+        out_embed_dim=1024,
+        **{f"{other}_num_blocks": 0 for other in ("text", "depth", "thermal", "imu")},
+    )
     for part in network.children():
         for modality in set(part) - set(MODALITIES):
             del part[modality]
-    return network
+    return network.eval().requires_grad_(False)
 
 
 def wanted_key(key: str) -> str | None:
@@ -153,7 +160,9 @@ class ImageBind(Loaded):
 
     def __init__(self, info: BackboneInfo, paths: Sequence[Path], device: torch.device):
         super().__init__(info, paths, device)
-        self.network = fill(build_network, paths[0], device, rename=wanted_key)
+        network = build_network()  # its code cannot be run on the meta device
+        load_strict(network, read_state(paths[0]), source=paths[0], rename=wanted_key)
+        self.network = network.to(device)
 
     def audio(self, samples: Tensor, sample_rate: int, duration: float) -> dict[str, np.ndarray]:
         """{"embedding": (1024,)} of three clips over the whole file: `duration` does not matter, as published.

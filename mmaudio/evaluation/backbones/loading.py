@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from mmaudio.console import log
 from mmaudio.evaluation.backbones.backbone import Unavailable
 from mmaudio.evaluation.backbones.table import BackboneInfo
 from mmaudio.weights import WeightError, download_dir, fetch, find, fingerprint, load_strict, read_state
@@ -47,6 +48,8 @@ def find_files(info: BackboneInfo, weights_dir: str | os.PathLike | None, downlo
             f"{names} {'is' if len(missing) == 1 else 'are'} not on this machine",
             "; ".join(remedy_for(file, folder) for file in missing),
         )
+    for file in missing:
+        log(f"{file.name}: licence {file.licence}")
     try:
         return [fetch(file, weights_dir) for file in info.files]
     except WeightError as error:

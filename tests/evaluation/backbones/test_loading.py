@@ -1,5 +1,6 @@
 """What a backbone needs, and what it says when that is not there."""
 
+import hashlib
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from mmaudio.evaluation.backbones.audioset import CLASSES, MUSIC, SPEECH, speech
 from mmaudio.evaluation.backbones.imagebind import read_frames
 from mmaudio.evaluation.backbones.synchformer import SynchformerBackbone
 from mmaudio.evaluation.judge import LABELS, load_judge
+from mmaudio.features.frames import short_side_frame
 from mmaudio.features.synchformer import SynchformerConfig
 from mmaudio.features.synchformer_audio import SynchformerAudioConfig
 from mmaudio.features.synchformer_offset import (
@@ -21,10 +23,10 @@ from mmaudio.features.synchformer_offset import (
     official_key,
     offset_grid,
 )
-from mmaudio.media import MediaError
+from mmaudio.media import MediaError, read_audio, read_video
 from mmaudio.stage import render_clip
 from mmaudio.stage.export import write_mp4
-from mmaudio.weights import WeightError, fingerprint, save_safetensors
+from mmaudio.weights import WeightError, WeightFile, fingerprint, save_safetensors, verify
 
 SMALL = SynchformerModelConfig(
     SynchformerConfig(embed_dim=32, depth=1, num_heads=2, frame_size=32),
@@ -73,10 +75,20 @@ def test_every_file_names_its_licence_and_source():
     assert not BACKBONES["panns"].bundled
 
 
-def test_a_failed_download_is_a_reason_too(tmp_path, monkeypatch):
+def test_a_failed_download_is_a_reason_too(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MMAUDIO_MIRROR", "http://127.0.0.1:9")
     with pytest.raises(Unavailable, match=r"cannot reach http://127.0.0.1:9/vggish-10086976.pth"):
         load_backbone("vggish", weights_dir=tmp_path, download=True)
+    assert "vggish-10086976.pth: licence Apache-2.0" in capsys.readouterr().err
+
+
+def test_a_sha256_or_its_first_digits_are_checked(tmp_path):
+    (tmp_path / "file").write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    for known in (digest, digest[:8]):
+        verify(tmp_path / "file", WeightFile("file", None, sha256=known))
+    with pytest.raises(WeightError, match=f"wrong checksum .SHA-256 got {digest}, expected 10086976"):
+        verify(tmp_path / "file", WeightFile("file", None, sha256="10086976"))
 
 
 def test_a_damaged_file_is_an_error_and_no_skip(tmp_path):
@@ -130,8 +142,6 @@ def synchformer(tmp_path):
 
 
 def test_synchformer_from_a_file_to_offsets(synchformer, clip):
-    from mmaudio.media import read_audio
-
     video = synchformer.video(clip, 5.2)["features"]
     audio = synchformer.audio(*read_audio(clip), 5.2)["features"]
     assert video.shape == (15, 8, 32)
@@ -166,13 +176,9 @@ def test_identity_names_weights_and_preprocessing(synchformer, tmp_path):
 
 
 def test_imagebind_reads_frames_before_each_odd_second(clip):
-    from mmaudio.media import read_video
-
     frames = read_frames(clip, 5.2)
     assert frames.shape == (2, 3, 224, 224)
     every = read_video(clip, 5.2, rule="nearest").sync  # the Stage's clips have 25 frames a second
-    from mmaudio.features.frames import short_side_frame
-
     resize = short_side_frame(224)
     for got, index in zip(frames, (24, 74), strict=True):
         assert torch.equal(got, resize(every[index].contiguous()))
