@@ -1,6 +1,8 @@
 """The whole evaluation: what it measures and what it skips, what it keeps, and how bad input ends."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from mmaudio.evaluation.run import evaluate
 from mmaudio.evaluation.scorecard import METRICS
 
 CLIPS, RATE = 12, 16000
+MEDIA = Path(__file__).parents[1] / "data" / "media"
 
 
 class Counting:
@@ -52,8 +55,9 @@ def folders(tmp_path):
 
     def run(backbone, out="out", **settings):
         def load(name):
-            if name == "panns":
-                return backbone
+            known = backbone if isinstance(backbone, dict) else {"panns": backbone}
+            if name in known:
+                return known[name]
             raise Unavailable("not here", "fetch it")
 
         settings = {"generated": tmp_path / "made", "reference": tmp_path / "true", "duration": 1.0} | settings
@@ -173,6 +177,44 @@ def test_a_clip_that_fails_is_listed_and_nothing_takes_its_place(folders, capsys
     assert "too few samples" in reasons["clip_07"]
     assert result["metrics"]["KL_PANNs"]["clips"] == CLIPS - 4
     assert folders(Counting(), allow_missing=3)[0] == 0
+
+
+class Pairing:
+    """Stands for the backbones that look at pairs; the picture of one clip is too short for it."""
+
+    identity = "pairing"
+
+    def audio(self, samples, sample_rate, duration):
+        return {"embedding": np.eye(3)[0], "features": np.ones(2), "scores": np.array([7.0, 3.0, 5.0, 6.0])}
+
+    def video(self, path, duration):
+        if path.stem == "clip_01":
+            raise ValueError("has too few pictures")
+        return {"embedding": np.array([3.0, 4.0, 0.0]), "features": np.full(2, 2.0)}
+
+    def text(self, caption):
+        return {"embedding": -np.eye(3)[0] if caption == "a dog" else np.eye(3)[0]}
+
+    def offsets(self, video, audio):
+        return np.array([0.4, -0.2]) * video[0] * audio[0]
+
+
+def test_pairs_are_measured_with_their_videos_and_captions(folders):
+    for i, name in enumerate(("square_25fps.mp4", "portrait_12fps.mp4", "square_25fps.mp4")):
+        shutil.copy(MEDIA / name, folders.folder / "true" / f"clip_{i:02d}.mp4")
+    (folders.folder / "captions.csv").write_text("name,caption\nclip_00,a dog\nclip_05,rain\nclip_06,rain\n")
+    names = ("synchformer", "imagebind", "clap_laion", "audiobox")
+    settings = {"captions": folders.folder / "captions.csv", "backbones": names, "allow_missing": 1}
+    code, result = folders({name: Pairing() for name in names}, **settings)
+    metrics = result["metrics"]
+    assert code == 0
+    assert metrics["DeSync"]["value"] == pytest.approx(0.6)
+    assert metrics["IB"]["value"] == pytest.approx(0.6)
+    assert metrics["DeSync"]["clips"] == metrics["IB"]["clips"] == 2
+    assert metrics["CLAP_LAION"]["value"] == pytest.approx(1 / 3)
+    assert metrics["Audiobox_CE"]["value"] == 5
+    assert metrics["AV_Align"]["clips"] == 3
+    assert [(f["clip"], f["by"]) for f in result["failed"]] == [("clip_01", "synchformer"), ("clip_01", "imagebind")]
 
 
 def test_names_decide_what_is_compared(folders, capsys):
