@@ -1,1 +1,1 @@
-"""Data hygiene: clips that are there twice, have another clip's caption, or cannot be used; see `scripts/check_data.py`."""
+"""Data hygiene: clips that repeat others, bear another clip's caption or are unusable; see `scripts/check_data.py`."""
