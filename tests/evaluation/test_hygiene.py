@@ -186,7 +186,7 @@ def test_files_that_are_no_clips(tmp_path):
 # ---- the store
 
 
-def test_what_is_stored_comes_back_and_damage_is_told(tmp_path):
+def test_what_is_stored_comes_back_and_damage_is_told(tmp_path, monkeypatch):
     path = tmp_path / "new" / "fingerprints.sqlite"
     clip = fingerprint(noise(3), RATE, pictures(3))
     facts = Facts(3.0, 3.0, -20.0, 0.0, 80.0, "is damaged", False)
@@ -197,6 +197,13 @@ def test_what_is_stored_comes_back_and_damage_is_told(tmp_path):
     for name, value in vars(clip).items():
         np.testing.assert_array_equal(getattr(found["a 0 30"], name), value, err_msg=name)
     assert found["b 0 30"].sound.shape == (0, 32)
+    monkeypatch.setattr("mmaudio.evaluation.hygiene.store.PATIENCE", 0.01)
+    other = Store(path)
+    store.database.execute("begin exclusive")
+    with pytest.raises(HygieneError, match="another run"):
+        other.add_files([("a.mp4", 1, 1, "content")])
+    store.database.rollback()
+    other.close()
     store.database.execute("pragma user_version = 99")
     store.close()
     with pytest.raises(HygieneError, match="version 99"):

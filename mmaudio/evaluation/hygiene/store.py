@@ -67,8 +67,10 @@ class Store:
         try:
             yield
         except sqlite3.Error as error:
-            remedy = "delete it and run the same command again"
-            raise HygieneError(f"{self.path}: the fingerprints cannot be used ({error}); {remedy}") from error
+            reason = str(error)
+            remedies = {"locked": "another run uses it, wait for that", "full": "free some space"}
+            remedy = next((text for word, text in remedies.items() if word in reason), "delete it and run again")
+            raise HygieneError(f"{self.path}: the fingerprints cannot be used ({reason}); {remedy}") from error
 
     # ---- files
 
