@@ -69,6 +69,23 @@ def test_every_parameter_learns_without_a_critic(sounds, small_variants):
     assert without_gradient(task.network) == []
 
 
+@pytest.mark.parametrize("variant", ["tiny_16k", "large_44k"])
+def test_what_is_quiet_can_count_less(sounds, small_variants, variant):
+    task = build(sounds, {"adversarial_weight": 0, "quiet_weight": 0.1}, variant=variant)
+    log_mel = task.loss.front_end(read_batch(task).wave)
+    mel = task.network.standardize(log_mel)  # (B, M, F)
+    weight = task.loss.audible(mel)
+    assert weight.shape == mel.shape
+    assert torch.allclose(weight.mean((1, 2)), torch.ones(len(weight)))
+    ratio = weight / weight.amax((1, 2), keepdim=True)
+    magnitude = task.loss.front_end.to_magnitude(log_mel)
+    share = magnitude / magnitude.amax((1, 2), keepdim=True)
+    assert ratio[share == 1].min() == 1
+    assert torch.allclose(ratio[share < 0.99e-3], torch.tensor(0.1), atol=1e-3)
+    assert torch.allclose(ratio[(share - 0.1).abs() < 2e-3], torch.tensor(0.7), atol=0.02)  # 20 of the 60 dB below
+    assert build(sounds, {"adversarial_weight": 0}).loss.audible(mel) == 1.0
+
+
 @pytest.mark.parametrize("adversarial_start", [0, 10])
 def test_loss_is_a_function_of_batch_and_draw_alone(sounds, small_variants, adversarial_start):
     task = build(sounds, {"adversarial_start": adversarial_start})

@@ -34,7 +34,7 @@ from mmaudio.training.tasks.setup import (
     start_weights,
     task_options,
 )
-from mmaudio.training.tasks.sync_sound import SoundReadout, sound_loss
+from mmaudio.training.tasks.sync_sound import SoundReadout, short_attention, sound_loss
 from mmaudio.variants import Variant
 from mmaudio.weights import WeightError, load_strict
 
@@ -207,7 +207,8 @@ def contrastive_loss(nets: Nets, batch: SpanBatch, draw: Draw) -> Losses:
     Every rank computes the same number. The gathering hands gradients back summed over the ranks, and averaging them
     afterwards gives those of one rank with the whole batch. Validation compares within its own batches.
     """
-    video, audio, scale = nets.network(batch.frames, batch.audio)
+    with short_attention(batch.frames.device):
+        video, audio, scale = nets.network(batch.frames, batch.audio)
     if nets.network.training and rank_and_world()[1] > 1:
         video, audio = (torch.cat(all_gather(x)) for x in (video, audio))
     with torch.autocast(video.device.type, enabled=False):
@@ -223,7 +224,8 @@ def contrastive_loss(nets: Nets, batch: SpanBatch, draw: Draw) -> Losses:
 
 def offset_loss(nets: Nets, batch: SpanBatch, draw: Draw) -> Losses:
     """Cross-entropy over the offset grid; logged are the share of right classes, and of right or neighbouring ones."""
-    logits = nets.network(batch.frames, batch.audio).float()  # (B, 21)
+    with short_attention(batch.frames.device):
+        logits = nets.network(batch.frames, batch.audio).float()  # (B, 21)
     miss = (logits.argmax(1) - batch.target).abs()
     parts = {"exact": (miss == 0).float().mean(), "within_one": (miss <= 1).float().mean()}
     return Losses(F.cross_entropy(logits, batch.target), parts)

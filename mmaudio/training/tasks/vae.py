@@ -1,5 +1,6 @@
 """The mel VAE, on sound: reconstruction, KL and an adversary (paper, appendix F; layers in `codec.vae`)."""
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -29,6 +30,7 @@ from mmaudio.weights import load_strict
 
 PART = "vae"
 STATISTICS_BATCH = 16  # clips
+QUIET = 3.0  # decades of magnitude: 60 dB
 MAX_BALANCE = 1e4  # of the adaptive weight: a critic without an opinion must not be amplified without end
 MIN_STD = 0.01  # of a mel bin: in data without highs a bin may never leave the floor
 
@@ -37,6 +39,7 @@ MIN_STD = 0.01  # of a mel bin: in data without highs a bin may never leave the 
 class Options:
     seconds: float = 4.0  # of sound in a training example
     kl_weight: float = 0.003  # of the posterior's KL divergence per latent number, against L1 + MSE per mel number
+    quiet_weight: float = 1.0  # of what is 60 dB below a piece's loudest, against 1 of the loudest; see `audible`
     adversarial_weight: float = 0.5  # pull of the critic on a reconstruction, against that of L1 + MSE; 0: no critic
     adversarial_start: int = 20_000  # step from which the critic plays; pictures of the sound come first, then detail
     critic_width: int = 64  # channels of the critic's first layer
@@ -70,7 +73,7 @@ def build(config: TrainConfig, device: torch.device) -> Task:
         load_strict(vae, start[0], source=start[1])
     else:
         vae.data_mean, vae.data_std = mel_statistics(train, front_end, options.statistics_clips, config)
-    loss = VAELoss(front_end.to(device), variant.vae.latent_dim, options)
+    loss = VAELoss(front_end.to(device), vae, options)
     return Task(
         name="vae",
         network=vae.to(device),
@@ -120,17 +123,19 @@ class VAELoss:
     Validation sees the distances alone: the critic's opinion of one step cannot be compared with that of another.
     """
 
-    def __init__(self, front_end: MelSpectrogram, latent_dim: int, options: Options):
-        self.front_end, self.latent_dim, self.options = front_end, latent_dim, options
+    def __init__(self, front_end: MelSpectrogram, vae: VAE, options: Options):
+        self.front_end, self.vae, self.options = front_end, vae, options
+        self.decade = 1.0 if front_end.config.log10 else math.log(10)  # a factor of ten in the variant's log-mel
 
     def reconstruct(self, nets: Nets, batch: SoundBatch, draw: Draw) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         with torch.autocast(batch.wave.device.type, enabled=False):
             mel = self.front_end(batch.wave)  # (B, M, F)
-        return nets.network(mel, draw.normal(self.latent_dim, mel.shape[-1] // 2))
+        return nets.network(mel, draw.normal(self.vae.config.latent_dim, mel.shape[-1] // 2))
 
     def __call__(self, nets: Nets, batch: SoundBatch, draw: Draw) -> Losses:
         x, y, mean, std = self.reconstruct(nets, batch, draw)
-        l1, mse = F.l1_loss(y, x), F.mse_loss(y, x)
+        weight = self.audible(x)
+        l1, mse = (weight * (y - x).abs()).mean(), (weight * (y - x).square()).mean()
         kl = Gaussian(mean, std).kl().mean() / mean[0].numel()
         total = l1 + mse + self.options.kl_weight * kl
         parts = {"l1": l1, "mse": mse, "kl": kl}
@@ -140,6 +145,20 @@ class VAELoss:
             parts["adversarial"] = doubt.mean()
             total = total + self.options.adversarial_weight * (balance * doubt).mean()
         return Losses(total, {name: value.detach() for name, value in parts.items()})
+
+    def audible(self, x: Tensor) -> Tensor | float:
+        """Weights of the standardised log-mel x (B, M, F), of mean 1 in each row: less for what is less heard.
+
+        The faint noise of a room is random and everywhere; without weights most of a small model is spent on it.
+        """
+        quiet = self.options.quiet_weight
+        if quiet == 1:
+            return 1.0
+        with torch.no_grad():
+            level = (x * self.vae.data_std + self.vae.data_mean) / self.decade  # factors of ten
+            below = level.amax((1, 2), keepdim=True) - level
+            weight = 1 - (1 - quiet) * (below / QUIET).clamp(max=1)
+            return weight / weight.mean((1, 2), keepdim=True)
 
     def critic_loss(self, nets: Nets, batch: SoundBatch, draw: Draw) -> Losses:
         """Hinge loss: above 1 for what is real, below -1 for what is not."""
