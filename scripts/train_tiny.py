@@ -4,6 +4,7 @@
     python scripts/train_tiny.py --budget cpu --time-limit 240   # four hours of it; the same command goes on
     python scripts/train_tiny.py --budget gpu                    # one GPU
     python scripts/train_tiny.py --budget cpu --stages evaluate,pack
+    torchrun --standalone --nproc_per_node=2 scripts/train_tiny.py --budget cpu --stages sync,features,flow
 
 Stages, in their order: data (clips rendered to memory-mapped files), vae, vocoder (a small BigVGAN, compared with
 Griffin-Lim), clip, sync (the picture predicts its sound), features (by the code of scripts/extract_features.py), flow,
@@ -12,7 +13,8 @@ ema (the averaging length with the lowest validation loss), evaluate, pack (into
 Every stage goes on where it was, and is passed over when it is done, so killing and starting again is always safe.
 Networks are trained by `train.py`'s own loop and tasks: WORK/runs/STAGE is a run folder as any other, with its
 configuration, TensorBoard log and checkpoints. Budgets are steps, not minutes: the same command makes the same weights,
-to the rounding of the machine.
+to the rounding of the machine. On a CPU, processes that torchrun starts, of one thread each (OMP_NUM_THREADS=1), do
+more than as many threads of one process; stages that one process does alone are refused then.
 """
 
 import argparse
@@ -70,13 +72,14 @@ class Budget:
 
 BUDGETS = {
     "cpu": Budget(
-        clips={"train": 3000, "val": 128, "train_audio": 1500},
+        clips={"train": 2500, "val": 128, "train_audio": 1200},
         plans={
             "vae": Plan(16, 4000, 3e-3),
+            "heard": Plan(16, 2500, 2e-3),
             "vocoder": Plan(8, 200, 1e-3),
             "clip": Plan(128, 1500, 1e-3),
-            "sync": Plan(32, 5000, 1e-3),
-            "flow": Plan(16, 8000, 1.5e-3),
+            "sync": Plan(32, 4500, 1e-3),
+            "flow": Plan(16, 2600, 1.5e-3),
         },
         evaluated=200,
     ),
@@ -84,6 +87,7 @@ BUDGETS = {
         clips={"train": 6000, "val": 256, "train_audio": 4000},
         plans={
             "vae": Plan(64, 3000, 3e-3),
+            "heard": Plan(64, 2000, 2e-3),
             "vocoder": Plan(16, 1000, 5e-4),
             "clip": Plan(256, 1500, 1e-3),
             "sync": Plan(128, 3000, 1e-3),
@@ -93,8 +97,10 @@ BUDGETS = {
     ),
 }
 
+VAE_SETTINGS = {"seconds": 2.048, "adversarial_weight": 0.0}
 SETTINGS = {  # of each network's run, beyond the plan: differences from configs/task
-    "vae": {"task": {"seconds": 2.048, "adversarial_weight": 0.0}, "precision": "bf16"},
+    "vae": {"task": VAE_SETTINGS, "precision": "bf16"},
+    "heard": {"task": VAE_SETTINGS | {"kl_weight": 0.001, "quiet_weight": 0.1}, "precision": "bf16"},
     "vocoder": {"task": {"small": True, "frames": 32, "critic_width": 0.1}},
     "clip": {"task": {"jitter": True}, "precision": "bf16"},
     "sync": {"task": {"stage": "sound", "segments": 1}, "precision": "bf16"},
@@ -113,6 +119,7 @@ class Job:
     work: Path
     out: Path
     workers: int
+    rank: int = 0  # among torchrun's processes
 
     @property
     def weights(self) -> Path:
@@ -133,7 +140,7 @@ class Job:
         names = {part: file.name for part, file in TINY.files.present.items()} | {
             "vocoder": f"{TINY.name}_vocoder.safetensors"
         }
-        return self.run(name) / "weights" / names["network" if name == "flow" else name]
+        return self.run(name) / "weights" / names[{"flow": "network", "heard": "vae"}.get(name, name)]
 
 
 # ---- data
@@ -204,8 +211,10 @@ def shrink(video: np.ndarray) -> np.ndarray:
 # ---- networks
 
 
-def train_network(job: Job, name: str, train: list[dict], validation: list[dict]) -> Path:
-    """`train.py task=NAME` with the budget's plan; the finished weights."""
+def train_network(
+    job: Job, name: str, train: list[dict], validation: list[dict], start: tuple[str, Path] | None = None
+) -> Path:
+    """`train.py task=NAME` with the budget's plan; the finished weights. Or another task, that goes on from a file."""
     from hydra import compose, initialize_config_dir
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
@@ -215,14 +224,16 @@ def train_network(job: Job, name: str, train: list[dict], validation: list[dict]
     from mmaudio.training.config import TrainConfig
 
     plan, result = job.budget.plans[name], job.result(name)
+    task, weights = start or (name, None)
     if is_finished(result, plan):
         log(f"{name}: is done ({result})")
         return result
     ConfigStore.instance().store("train_schema", TrainConfig)
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        config = compose("train", [f"task={name}"])
+        config = compose("train", [f"task={task}"])
     config = OmegaConf.merge(config, {
         "exp_id": name, "output": str(job.work / "runs"), "variant": TINY.name, "weights_dir": str(job.weights),
+        "weights": None if weights is None else str(weights),
         "data": {"train": train, "validation": validation}, "seed": SEED,
         "steps": plan.steps, "batch_size": plan.batch,
         "optimizer": {"lr": plan.lr, "warmup": plan.steps // 50},
@@ -255,7 +266,10 @@ def caches(job: Job, *splits: str) -> list[dict]:
 
 
 def vae(job: Job) -> None:
-    publish(job, train_network(job, "vae", caches(job, "train", "train_audio"), caches(job, "val")))
+    """In two runs: first all of the mel counts, then mostly what is heard, or room noise takes most of the capacity."""
+    data = caches(job, "train", "train_audio"), caches(job, "val")
+    first = train_network(job, "vae", *data)
+    publish(job, train_network(job, "heard", *data, start=("vae", first)))
 
 
 def vocoder(job: Job) -> None:
@@ -328,6 +342,8 @@ def features(job: Job) -> None:
         )  # fmt: skip
         if extract(config):
             raise SystemExit(f"{job.store(split)}.failed.tsv: rendered clips must not fail")
+        while not job.store(split).exists():  # the first of torchrun's processes packs it
+            time.sleep(1)
 
 
 def stores(job: Job, *splits: str) -> list[dict]:
@@ -496,6 +512,7 @@ STAGES: dict[str, Callable[[Job], None]] = {
     "data": data, "vae": vae, "vocoder": vocoder, "clip": clip, "sync": sync, "features": features, "flow": flow,
     "ema": ema, "evaluate": evaluate, "pack": pack,
 }  # fmt: skip
+SHARED = ("vae", "clip", "sync", "features", "flow")  # what torchrun's processes can do together
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -509,7 +526,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="rendering processes (the cores)")
     parser.add_argument("--out", type=Path, default=BUNDLED_DIR, help="where pack writes (the package)")
     args = parser.parse_args(argv)
-    job = Job(args.budget, BUDGETS[args.budget], args.work.absolute(), args.out, args.workers)
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if world > 1 and (alone := [name for name in args.stages if name not in SHARED]):
+        parser.error(f"stage {alone[0]} is done by one process: with torchrun take --stages {','.join(SHARED)}, or some")
+    job = Job(args.budget, BUDGETS[args.budget], args.work.absolute(), args.out, args.workers, rank)
     job.work.mkdir(parents=True, exist_ok=True)
     try:
         with stopping(args.time_limit) as out_of_time:
@@ -563,9 +583,10 @@ def timed(job: Job, name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        seconds = read_json(job.work / "seconds.json")
-        seconds[name] = seconds.get(name, 0.0) + time.monotonic() - began
-        write_json(job.work / "seconds.json", seconds)
+        if job.rank == 0:
+            seconds = read_json(job.work / "seconds.json")
+            seconds[name] = seconds.get(name, 0.0) + time.monotonic() - began
+            write_json(job.work / "seconds.json", seconds)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def script():
     module = importlib.util.module_from_spec(spec)
     sys.modules["train_tiny"] = module
     spec.loader.exec_module(module)
-    batches = {"vae": 2, "vocoder": 1, "clip": 2, "sync": 2, "flow": 2}
+    batches = {"vae": 2, "heard": 2, "vocoder": 1, "clip": 2, "sync": 2, "flow": 2}
     module.BUDGETS["cpu"] = module.Budget(
         clips={"train": 2, "val": 1, "train_audio": 1},
         plans={name: module.Plan(batch, 2, 1e-3) for name, batch in batches.items()},
