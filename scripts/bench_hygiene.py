@@ -48,7 +48,7 @@ SCENES = 1000
 VARIANTS = 0.2  # share of the bits in which a picture differs from its scene's
 # What copies suffer, as measured on Stage clips by encoding, cutting and brightening (docs/evaluation_hygiene.md).
 LOST_ONSETS, SOUND_NOISE, PICTURE_NOISE = 0.3, 0.08, 0.06  # shares of onsets, and of bits
-TRIT_NOISE = 0.25  # share of trits that are drawn again
+TRIT_NOISE = 0.2  # share of trits that are drawn again
 KINDS = ("whole", "mirrored", "other sound", "other picture")
 FACTS = Facts(SECONDS, SECONDS, -20.0, 0.0, 80.0, None, False)
 TRIT_TABLE = np.array([-1] * 32 + [1] * 32 + [0] * 192, np.int8)  # a quarter is not 0

@@ -21,7 +21,7 @@ A set is a manifest (.tsv with id and path, maybe caption and start), a folder o
 
 What is found:
   unreadable, damaged     corrupt, cut off, not a media file, NaN samples
-  silent, clipped         nothing above -70 dBFS; samples that pile up at the peak
+  silent, clipped         nothing above -75 dBFS; samples that pile up at the peak
   still                   a frozen picture
   no sound, no picture    a video without a sound track, a sound called a video
   short                   less than --min_duration

@@ -27,7 +27,7 @@ from mmaudio.evaluation.hygiene.sets import ClipSet, read_set
 from mmaudio.evaluation.hygiene.store import Store
 from mmaudio.media import read_audio, read_video
 from mmaudio.media.video import SYNC_FPS
-from mmaudio.stage import split_seeds
+from mmaudio.stage import SPLITS, split_seeds
 from mmaudio.stage.export import export, replacing
 
 CUT = 0.5  # seconds
@@ -153,22 +153,20 @@ def plant(distinct: ClipSet, folder: Path, each: int) -> tuple[Path, dict[str, W
     folder.mkdir(parents=True, exist_ok=True)
     items = distinct.items
     kinds = [kind for kind in COPIES for _ in range(each)]
-    captions = misplaced([item.caption for item in items[: len(kinds) + 1]], len(kinds))
     rows, wanted = [], {}
-    plants = [(kind, items[i], captions[i]) for i, kind in enumerate(kinds)]
+    plants = [(kind, items[i], items[k]) for i, (kind, k) in enumerate(zip(kinds, misplaced(len(kinds)), strict=True))]
     broken = [kind for kind in BROKEN for _ in range(each)]
-    plants += [(kind, item, item.caption) for kind, item in zip(broken, items[len(kinds) + 1 :], strict=False)]
-    by_caption = {item.caption: item.id for item in items}
-    for number, (kind, item, caption) in enumerate(tqdm(plants, desc="plant", unit="clip", disable=None)):
+    plants += [(kind, item, item) for kind, item in zip(broken, items[len(kinds) + 1 :], strict=False)]
+    for number, (kind, item, other) in enumerate(tqdm(plants, desc="plant", unit="clip", disable=None)):
         name = f"copy_{number:05d}"
         path = folder / f"{name}{'.wav' if kind is not_a_number else '.mp4'}"
         if not path.exists():
             kind(item.path, path)
-        rows.append(f"{name}\t{path.name}\t{caption}\n")
+        rows.append(f"{name}\t{path.name}\t{other.caption}\n")
         findings = {"overlap": item.id} if kind in COPIES else {BROKEN[kind]: ""}
-        if caption != item.caption:
+        if other.caption != item.caption:
             shifted = number < shifted_rows(len(kinds))
-            findings["caption shifted" if shifted else "caption swapped"] = by_caption[caption]
+            findings["caption shifted" if shifted else "caption swapped"] = other.id
         wanted[name] = Wanted(kind.__name__, item.id, findings)
     manifest = folder / "manifest.tsv"
     manifest.write_text("id\tpath\tcaption\n" + "".join(rows))
@@ -179,10 +177,10 @@ def shifted_rows(count: int) -> int:
     return count * 3 // 5
 
 
-def misplaced(captions: list[str], count: int) -> list[str]:
-    """The first three fifths are those of the next row; of the others some pairs have changed places."""
+def misplaced(count: int) -> list[int]:
+    """Whose caption each has: the first three fifths the next one's; of the others some pairs have changed places."""
     shifted = shifted_rows(count)
-    found = captions[1 : shifted + 1] + captions[shifted:count]
+    found = [*range(1, shifted + 1), *range(shifted, count)]
     for i in range(shifted + 2, count - 1, 8):
         found[i], found[i + 1] = found[i + 1], found[i]
     return found
@@ -220,6 +218,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=1000, help="distinct clips (default: %(default)s)")
     parser.add_argument("--each", type=int, default=40, help="planted ones of each kind (default: %(default)s)")
+    parser.add_argument("--split", choices=SPLITS, default="train", help="whose seeds (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=6.0, help="length of the clips (default: %(default)g)")
     parser.add_argument("--work", type=Path, default=Path("output/check_hygiene"), help="folder, kept for the next run")
     parser.add_argument("--workers", type=int, default=1)
@@ -227,7 +226,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.count <= (copied := args.each * (len(COPIES) + len(BROKEN))):
         parser.error(f"--count must be above {copied}, so many are copied")
     rendering = {"size": SIZE, "duration": args.seconds, "sample_rate": RATE}
-    export(split_seeds("train", args.count), args.work / "distinct", split="train", workers=args.workers, **rendering)
+    seeds = split_seeds(args.split, args.count)
+    export(seeds, args.work / "distinct", split=args.split, workers=args.workers, **rendering)
     distinct = read_set("distinct", args.work / "distinct" / "manifest.tsv")
     manifest, wanted = plant(distinct, args.work / "planted", args.each)
     sets = [distinct, read_set("planted", manifest)]

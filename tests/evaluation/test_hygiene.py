@@ -155,14 +155,19 @@ def test_what_is_cut_off_at_the_peak():
     assert clipped(sound) == 0
     assert clipped((sound * 20).clip(-1, 1)) > 0.1
     assert clipped(0.5 * (sound * 20).clip(-1, 1)) > 0.1
+    assert clipped(2 * noise(3, seed=1) / np.abs(noise(3, seed=1)).std()) > 0  # as a codec gives it back
     assert clipped(np.zeros(100, np.float32)) == 0
 
 
 def test_facts_become_problems():
     fine = Facts(8.0, 8.0, -20.0, 0.0, 80.0, None, False)
     assert problems(fine, 1.0) == []
-    bad = Facts(0.3, None, -90.0, 0.5, 2.0, "is damaged", True)
-    assert [kind for kind, _ in problems(bad, 1.0)] == ["damaged", "no picture", "short", "silent", "still"]
+    bad = Facts(0.3, None, -90.0, 0.5, None, "is damaged", True)
+    assert [kind for kind, _ in problems(bad, 1.0)] == ["damaged", "no picture", "short", "silent"]
+    mute = Facts(None, 8.0, None, None, 2.0, None, False)
+    assert [kind for kind, _ in problems(mute, 1.0)] == ["no sound", "still"]
+    loud = Facts(8.0, 0.2, -3.0, 0.5, 2.0, None, False)
+    assert [kind for kind, _ in problems(loud, 1.0)] == ["short", "clipped"]
 
 
 def test_files_that_are_no_clips(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 from mmaudio.evaluation.hygiene.fingerprint import FPS, GRID, HOP, Fingerprint, mirrored_motion
 
 SHORTEST_OVERLAP = 2.0  # seconds
-SAME_SOUND, LIKE_SOUND = 0.5, 0.35  # cosine
+SURE_SOUND, SAME_SOUND, LIKE_SOUND = 0.7, 0.5, 0.35  # cosine: by itself, with the same picture, and moving alike
 SAME_MOTION, LIKE_MOTION = 0.4, 0.3
 SAME_PICTURE, SAME_STILL = 0.9, 0.97  # correlation of the mean pictures
 SOUND_EVIDENCE, MOTION_EVIDENCE = 150, 50  # trits
@@ -49,8 +49,8 @@ class Match:
 def compare(one: Fingerprint, two: Fingerprint) -> Match | None:
     """The match of two clips, None if they are different ones.
 
-    Either the sound or the moving picture is the same beyond doubt, or both are alike at the same time. A picture in
-    which nothing moves counts only where no sound speaks against it: a camera that stands still sees much.
+    Either the sound or the moving picture is the same beyond doubt, or both are alike. A picture in which nothing moves
+    counts by itself only where no sound speaks against it: a camera that stands still sees much.
     """
     sound = align(one.sound, two.sound, HOP)
     pictures = {False: likeness(one.picture, two.picture), True: likeness(one.picture, two.picture[:, ::-1])}
@@ -58,18 +58,19 @@ def compare(one: Fingerprint, two: Fingerprint) -> Match | None:
     picture = pictures[mirrored]
     motion = align(one.motion, mirrored_motion(two.motion) if mirrored else two.motion, 1 / FPS)
 
-    same_sound = sound.cosine >= SAME_SOUND and sound.evidence >= SOUND_EVIDENCE
+    shown = picture >= SAME_PICTURE
+    enough = SAME_SOUND if shown else SURE_SOUND
+    same_sound = sound.cosine >= enough and sound.evidence >= SOUND_EVIDENCE
     moving = motion.evidence >= MOTION_EVIDENCE
-    same_picture = picture >= SAME_PICTURE and moving and motion.cosine >= SAME_MOTION
+    same_picture = shown and moving and motion.cosine >= SAME_MOTION
     if not (same_sound or same_picture):
         together = abs(sound.offset - motion.offset) <= SAME_TIME
-        alike = sound.cosine >= LIKE_SOUND and motion.cosine >= LIKE_MOTION and picture >= SAME_PICTURE and together
+        alike = sound.cosine >= LIKE_SOUND and motion.cosine >= LIKE_MOTION and shown and together
         mute = not one.sound.any() or not two.sound.any()
         still = not one.motion.any() and not two.motion.any() and picture >= SAME_STILL and mute
         if not (alike or still):
             return None
         same_sound = alike
-    shown = picture >= SAME_PICTURE
     what = "sound and picture" if same_sound and shown else "sound" if same_sound else "picture"
     offset = sound.offset if same_sound else motion.offset
     return Match(what, offset, mirrored and shown, sound.cosine, motion.cosine, picture)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-VERSION = 1  # of everything here: fingerprints of another are made again
+VERSION = 1  # of all that is kept of a clip
 
 # ---- sound: seconds and hertz, so that no clip has to be resampled
 WINDOW, HOP = 0.256, 0.064

@@ -10,12 +10,13 @@ from mmaudio.evaluation.hygiene.fingerprint import Fingerprint, fingerprint, shr
 from mmaudio.media import MediaError, probe, read_audio, read_video
 from mmaudio.media.probe import VIDEO_SUFFIXES
 
-SILENT_DECIBEL = -70.0  # dBFS of the loudest 100 ms
+SILENT_DECIBEL = -75.0  # dBFS of the loudest 100 ms
 # Shares of the samples near the peak, and how many of them there are for one a little below: cut off in the file, or
 # before it was encoded, which smears what was flat.
 FLAT, SMEARED = (0.001, 2.0), (0.01, 0.55)
 FULL_SCALE = 0.95
-STILL_LEVEL = 4.0  # of 255
+BEYOND = 0.005  # share of the samples beyond full scale, where a codec takes much of what was cut off
+STILL_LEVEL = 5.0  # of 255
 CUT_OFF = 0.5  # seconds that a file may be shorter than its header says
 BLOCK = 0.1  # seconds
 QUIET = -200.0  # dBFS of nothing
@@ -85,7 +86,7 @@ def loudest(samples: np.ndarray, rate: int) -> float:
 
 
 def clipped(samples: np.ndarray) -> float:
-    """Share of the samples near the largest one (or near full scale, which lossy codecs overshoot) if they pile up.
+    """Share of the samples near the largest one (or near full scale, which codecs overshoot) if they pile up there.
 
     Natural sound has fewer and fewer samples towards its peak. A loud and steady tone looks cut off, too.
     """
@@ -95,6 +96,8 @@ def clipped(samples: np.ndarray) -> float:
         return 0.0
     top, below = float((size >= 0.9 * peak).mean()), float(((size >= 0.7 * peak) & (size < 0.9 * peak)).mean())
     limits = [FLAT, SMEARED] if peak >= FULL_SCALE else [FLAT]
+    if (size > 1).mean() > BEYOND:
+        return top
     return top if any(top > share and top > ratio * below for share, ratio in limits) else 0.0
 
 
@@ -107,14 +110,15 @@ def problems(facts: Facts, min_duration: float) -> list[tuple[str, str]]:
         found.append(("no picture", "is called a video, but holds sound alone"))
     if facts.picture_seconds is not None and facts.sound_seconds is None:
         found.append(("no sound", "the video has no audio track"))
-    for what, seconds in (("sound", facts.sound_seconds), ("picture", facts.picture_seconds)):
-        if seconds is not None and seconds < min_duration:
-            found.append(("short", f"{seconds:.2f} s of {what}, {min_duration:g} s are needed"))
-            break
+    lengths = {"sound": facts.sound_seconds, "picture": facts.picture_seconds}
+    what, seconds = min(((k, v) for k, v in lengths.items() if v is not None), key=lambda item: item[1])
+    short = seconds < min_duration
+    if short:
+        found.append(("short", f"{seconds:.2f} s of {what}, {min_duration:g} s are needed"))
     if facts.loudest is not None and facts.loudest < SILENT_DECIBEL:
         found.append(("silent", f"nothing is louder than {facts.loudest:.0f} dBFS"))
     elif facts.clipped:
         found.append(("clipped", f"{100 * facts.clipped:.1f} % of the samples are cut off at the peak"))
-    if facts.change is not None and facts.change < STILL_LEVEL:
+    if facts.change is not None and facts.change <= STILL_LEVEL and not short:  # little happens in so short a time
         found.append(("still", f"the picture never changes by more than {facts.change:.1f} of 255"))
     return found
