@@ -1,7 +1,5 @@
 """A generated sound: what it holds, how it is written, and how it shows itself in a notebook."""
 
-import base64
-import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ FADE = 0.02  # seconds of fade-out where a video runs on after its last usable f
 
 @dataclass
 class Generation:
-    """One generated sound. In a notebook it shows itself as a player."""
+    """One generated sound. In a notebook it shows itself as a player with waveform and spectrogram."""
 
     audio: Tensor  # (channels, samples) float32 in [-1, 1], on the CPU
     sample_rate: int
@@ -50,12 +48,9 @@ class Generation:
         )  # fmt: skip
 
     def _repr_html_(self) -> str:
-        import soundfile
+        from mmaudio.player import player
 
-        buffer = io.BytesIO()
-        soundfile.write(buffer, self.audio.T.numpy(), self.sample_rate, format="WAV", subtype="PCM_16")
-        data = base64.b64encode(buffer.getvalue()).decode()
-        return f'<audio controls src="data:audio/wav;base64,{data}"></audio>'
+        return player(self.audio, self.sample_rate, f"{self.variant}, seed {self.seed}: {self.prompt}")
 
 
 def fit_length(wave: Tensor, covered: float, wanted: float, sample_rate: int) -> Tensor:

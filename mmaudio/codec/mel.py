@@ -23,12 +23,12 @@ MEL_44K = MelConfig(sample_rate=44_100, n_fft=2048, hop_length=512, num_mels=128
 FLOOR = 1e-5  # smallest mel magnitude before the logarithm
 
 
-def _hz_to_mel(hz: Tensor) -> Tensor:
+def hz_to_mel(hz: Tensor) -> Tensor:
     """Slaney's scale: linear below 1 kHz, logarithmic above."""
     return torch.where(hz < 1000, hz * 3 / 200, 15 + 27 * torch.log(hz.clamp(min=1) / 1000) / math.log(6.4))
 
 
-def _mel_to_hz(mel: Tensor) -> Tensor:
+def mel_to_hz(mel: Tensor) -> Tensor:
     return torch.where(mel < 15, mel * 200 / 3, 1000 * torch.exp((mel - 15) * math.log(6.4) / 27))
 
 
@@ -38,8 +38,8 @@ def mel_basis(config: MelConfig) -> Tensor:
     In double precision: torchaudio's float32 filters are off by more than the reference's tolerance.
     """
     top = torch.tensor(config.sample_rate / 2, dtype=torch.float64)
-    mels = torch.linspace(0, _hz_to_mel(top).item(), config.num_mels + 2, dtype=torch.float64)
-    edges = _mel_to_hz(mels)  # (M + 2,)
+    mels = torch.linspace(0, hz_to_mel(top).item(), config.num_mels + 2, dtype=torch.float64)
+    edges = mel_to_hz(mels)  # (M + 2,)
     bins = torch.linspace(0, config.sample_rate / 2, config.n_fft // 2 + 1, dtype=torch.float64)
     rise = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     fall = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]

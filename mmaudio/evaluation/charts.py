@@ -1,7 +1,6 @@
 """Pieces of the report: bars, curves, players and spectrograms as HTML that needs no other file and no network."""
 
 import base64
-import io
 import math
 import tempfile
 from collections.abc import Sequence
@@ -10,16 +9,14 @@ from html import escape
 from pathlib import Path
 
 import torch
-from PIL import Image
 
-from mmaudio.evaluation.filmstrip import spectrogram
+from mmaudio.evaluation.filmstrip import spectrogram_png
 from mmaudio.media import MediaError, read_audio, write_audio
 from mmaudio.media.encode import resample
 
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 SHOWN_RATE = 16_000  # Hz of spectrograms, so that two with different rates can be compared
 WIDTH, HEIGHT = 480, 128  # pixels of a spectrogram
-PALETTE = 48  # colours of it
 POINTS = 400  # of a curve; more are not seen
 
 
@@ -83,7 +80,8 @@ def player(path: Path, duration: float, label: str) -> str:
         sound = samples.numpy().mean(0, keepdims=True)
         playable = rate if rate in MP3_RATES else 44_100
         audio = _mp3(resample(sound, rate, playable), playable)
-        picture = _png(torch.from_numpy(resample(sound, rate, SHOWN_RATE)), duration)
+        shown = torch.from_numpy(resample(sound, rate, SHOWN_RATE))
+        picture = base64.b64encode(spectrogram_png(shown, SHOWN_RATE, duration, WIDTH, HEIGHT)).decode()
     except MediaError as error:
         return f'<div class="sound"><span>{escape(label)}</span><p class="quiet">{escape(str(error))}</p></div>'
     return (
@@ -95,11 +93,3 @@ def player(path: Path, duration: float, label: str) -> str:
 def _mp3(sound, rate: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         return base64.b64encode(write_audio(Path(folder) / "sound.mp3", sound, rate).read_bytes()).decode()
-
-
-def _png(sound: torch.Tensor, duration: float) -> str:
-    shades = spectrogram(sound, SHOWN_RATE, duration, WIDTH).clamp(0, 255).to(torch.uint8)
-    image = Image.fromarray(shades.permute(1, 2, 0).numpy()).resize((WIDTH, HEIGHT), Image.Resampling.BOX)
-    buffer = io.BytesIO()
-    image.quantize(PALETTE).save(buffer, "PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode()
