@@ -1,4 +1,4 @@
-"""The `mmaudio` command: generate (also `demo.py`), evaluate, download, convert, info, store."""
+"""The `mmaudio` command: generate (also `demo.py`), evaluate, download, convert, info, store, study."""
 
 import argparse
 import json
@@ -9,6 +9,8 @@ from mmaudio.console import UsageError, error_line, expected_errors, log
 from mmaudio.evaluation.command import HELP as EVALUATE_HELP
 from mmaudio.evaluation.command import add_evaluate_arguments, evaluate_command
 from mmaudio.generate_command import GENERATE_HELP, add_generate_arguments, generate, split_overrides
+from mmaudio.study.command import HELP as STUDY_HELP
+from mmaudio.study.command import add_study_arguments
 from mmaudio.version import __version__
 
 USAGE_ERROR = 2
@@ -170,6 +172,12 @@ def build_parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=text, description=text)
         verb.add_argument("folder", help="a feature store, or a folder in the reference implementation's layout")
         verb.set_defaults(run=act)
+
+    studying = commands.add_parser(
+        "study", help="serve a listening study, and tell what came out", description=STUDY_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add_study_arguments(studying)
     return parser
 
 
@@ -185,11 +193,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    rest, words = split_overrides(sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    generating = argv[:1] == ["generate"]  # only there are `key=value` words settings
+    rest, words = split_overrides(argv) if generating else (argv, [])
     args = build_parser().parse_args(rest)
-    if words and args.command != "generate":
-        log(f"error: unexpected argument {words[0]!r}")
-        return USAGE_ERROR
     args.overrides = words
     return run(args)
 
