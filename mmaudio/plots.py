@@ -101,7 +101,7 @@ def plot_rope_affinity(spec: SequenceSpec, head_dim: int = 64):
     for axes, aligned in zip(figure.subplots(1, 2, sharey=True), (False, True), strict=True):
         picture = axes.imshow(
             rope_affinity(spec, head_dim, aligned=aligned).numpy(),
-            extent=(0, spec.duration, spec.duration, 0), aspect="auto", vmin=-1, vmax=1, cmap="RdBu_r",
+            extent=(0, spec.duration, spec.duration, 0), aspect="auto", vmin=0, vmax=1, cmap="magma",
         )  # fmt: skip
         axes.set(xlabel="latent (seconds)", title="aligned RoPE" if aligned else "RoPE, not aligned")
     figure.axes[0].set_ylabel("CLIP frame (seconds)")
