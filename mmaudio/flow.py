@@ -82,6 +82,26 @@ def guided(net, conditions, null, cfg_strength: float, *, two_passes: bool = Fal
     return velocity
 
 
+def holding(velocity: Velocity, x0: Tensor, x1: Tensor, kept: Tensor) -> Velocity:
+    """A velocity that carries the frames `kept`, (L,) bool, along the straight path from x0 to x1, whatever they are.
+
+    The other frames are predicted from them: at every evaluation the kept ones are put to (1 - t) x0 + t x1, which is
+    their data noised to that time, and their velocity is x1 - x0.
+    """
+    kept = kept[:, None]  # (L, 1)
+
+    def held(t: Tensor, x: Tensor) -> Tensor:
+        on_path = interpolate(x0, x1, t.to(x0).expand(len(x0)))
+        return torch.where(kept, target_velocity(x0, x1), velocity(t, torch.where(kept, on_path, x)))
+
+    return held
+
+
+def starting_at(velocity: Velocity, start: float) -> Velocity:
+    """The velocity on times from `start` to 1, stretched to 0 to 1: every solver then begins at `start`."""
+    return lambda t, x: (1 - start) * velocity(start + (1 - start) * t, x)
+
+
 def _steps(num_steps: int, reverse: bool):
     if num_steps < 1:
         raise ValueError(f"num_steps must be at least 1, got {num_steps}")

@@ -5,44 +5,28 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
-from mmaudio import flow
+from mmaudio import editing, flow, long
 from mmaudio.features.clip import ClipEncoder
-from mmaudio.features.frames import clip_frame, hold_last, sync_frame
 from mmaudio.generation import Generation, fit_length
+from mmaudio.inputs import DEFAULT_DURATION, MAX_DURATION, MAX_WHOLE_CLIP, Inputs, Progress, read_inputs
 from mmaudio.loading import check_adapter, load_clip_text, load_clip_vision, load_codec, load_network, load_sync
-from mmaudio.media import MediaError, VideoFrames, probe, read_image, read_video
-from mmaudio.media.probe import IMAGE_SUFFIXES, check_aspect
+from mmaudio.media import VideoFrames
 from mmaudio.model.network import Conditions
+from mmaudio.request import Request, read_request
+from mmaudio.segments import Span
 from mmaudio.sequence import SequenceSpec
 from mmaudio.variants import Variant, get_variant
 
-DEFAULT_DURATION = 8.0  # seconds; what the networks were trained with
-MAX_WHOLE_CLIP = 12.0  # a longer video is cut to DEFAULT_DURATION unless a duration is asked for
-MAX_DURATION = 30.0  # seconds; attention grows with the square, and quality falls away from the trained length
-
 PARTS = ("network", "codec", "clip_text", "clip_vision", "sync")
-Progress = Callable[[str, int, int], None]  # (stage, done, total); raise from it to cancel
-
-
-@dataclass
-class Inputs:
-    """What one clip gives to the encoders; None where that modality is missing."""
-
-    clip: Tensor | None  # uint8 (T, 3, H, W); a picture is one frame
-    sync: Tensor | None  # uint8 (T, 3, h, w)
-    spec: SequenceSpec
-    duration: (
-        float  # seconds of sound wanted: spec.duration, or less (see Variant.pad_to), or a fraction of a frame more
-    )
-    source: Path | Tensor | None = None
-    is_picture: bool = False
-    notes: list[str] = field(default_factory=list)
+__all__ = [
+    "DEFAULT_DURATION", "MAX_DURATION", "MAX_WHOLE_CLIP", "PARTS", "Inputs", "Pipeline", "Progress", "Request",
+    "best_device",
+]  # fmt: skip
 
 
 def best_device() -> torch.device:
@@ -145,82 +129,11 @@ class Pipeline:
         duration: float | None = None,
         progress: Progress | None = None,
     ) -> Inputs:
-        """Files to frames at the sizes and rates the encoders take.
+        """Files to frames at the sizes and rates the encoders take; of a video over 12 s the first 8 s.
 
-        Raises:
-            MediaError: a file cannot be used.
-            ValueError: a duration out of range.
+        See `mmaudio.inputs.read_inputs` for the errors.
         """
-        if video is not None and image is not None:
-            raise ValueError("give a video or an image, not both")
-        if duration is not None and not (math.isfinite(duration) and duration > 0):
-            raise ValueError(f"duration must be a positive number of seconds, got {duration}")
-        shortest = self.variant.spec.min_duration
-        if duration is not None and not shortest <= duration <= MAX_DURATION:
-            raise ValueError(f"duration must be between {shortest:g} and {MAX_DURATION:g} seconds, got {duration:g}")
-
-        to_clip, to_sync = clip_frame(self.variant.clip.frame_size), sync_frame(self.variant.sync.frame_size)
-        if video is not None and not isinstance(video, VideoFrames):
-            info = probe(video)
-            if info.kind == "audio":
-                raise MediaError(f"{video}: has no video; give a video, or words alone with --prompt")
-            if info.kind == "image":
-                if Path(video).suffix.lower() not in IMAGE_SUFFIXES:
-                    raise MediaError(f"{video}: has one single frame; use it as a picture with --image")
-                video, image = None, video
-        if image is not None:
-            is_file = not isinstance(image, Tensor)
-            picture = read_image(image) if is_file else image
-            check_aspect(*picture.shape[-2:], image if is_file else "image")
-            source = Path(image) if is_file else image
-            duration = duration or DEFAULT_DURATION
-            return Inputs(to_clip(picture)[None], None, self._spec(duration), duration, source, is_picture=True)
-        if video is None:
-            duration = duration or DEFAULT_DURATION
-            return Inputs(None, None, self._spec(duration), duration)
-
-        notes, source, length = [], None, duration
-        if isinstance(video, VideoFrames):
-            if duration is not None:
-                raise ValueError("duration cannot be chosen for frames that are already read: read fewer")
-            frames = video
-            if frames.duration > MAX_DURATION:
-                raise ValueError(f"duration of the frames must be at most {MAX_DURATION:g} s, got {frames.duration:g}")
-            frames_clip = torch.stack([to_clip(f) for f in frames.clip])
-            frames_sync = torch.stack([to_sync(f) for f in frames.sync])
-        else:
-            check_aspect(info.height, info.width, video)
-            source, length = Path(video), info.duration
-            if duration is None and length is not None and length > MAX_WHOLE_CLIP:
-                duration = DEFAULT_DURATION
-                notes.append(
-                    f"the video is {length:.1f} s long: took its first {duration:g} s (choose with --duration)"
-                )
-            report = None if progress is None else lambda done, total: progress("decode", done, total)
-            frames = read_video(
-                video,
-                duration,
-                rule=self.variant.frame_rule,
-                clip_transform=to_clip,
-                sync_transform=to_sync,
-                progress=report,
-            )
-            frames_clip, frames_sync = frames.clip, frames.sync
-            notes += frames.warnings
-        if frames.duration < shortest:
-            raise MediaError(
-                f"{source or 'video'}: only {frames.duration:.2f} s of video, needs at least {shortest:g} s; "
-                "use a longer clip, or one frame of it with --image"
-            )
-        # The last slot of a whole clip is often past its last frame: the sound still runs to the end of the picture.
-        wanted = min(x for x in (duration, length, MAX_DURATION) if x is not None) if source else frames.duration
-        wanted = max(wanted, frames.duration) if wanted - frames.duration < 1 else frames.duration
-        spec = self._spec(frames.duration)
-        frames_clip, frames_sync = hold_last(frames_clip, spec.clip_len), hold_last(frames_sync, spec.sync_frames)
-        return Inputs(frames_clip, frames_sync, spec, wanted, source, notes=notes)
-
-    def _spec(self, duration: float) -> SequenceSpec:
-        return self.variant.spec.with_duration(max(duration, self.variant.pad_to))
+        return read_inputs(self.variant, video, image, duration, progress)
 
     @torch.inference_mode()
     def encode(
@@ -237,23 +150,38 @@ class Pipeline:
         frames but keeps the sync features. The negative text is None if it is empty and the network was not trained
         to take the features of the empty string for it.
         """
-        clip = sync = text = None
+        clip, sync = self.encode_video(inputs, mask_away_clip, progress)
+        text, negative = self.encode_text(prompt, negative_prompt, progress)
+        return clip, sync, text, negative
+
+    @torch.inference_mode()
+    def encode_video(
+        self, inputs: Inputs, mask_away_clip: bool = False, progress: Progress | None = None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The frames' part of `encode`: clip and sync."""
+        clip = sync = None
         if inputs.clip is not None and not mask_away_clip:
             # No name is kept for an encoder: with low_memory it must go before the next one is loaded.
-            with self._stage("CLIP", progress) as report:
+            with self.stage("CLIP", progress) as report:
                 clip = ClipEncoder(self.part("clip_vision"), None).image(inputs.clip[None], progress=report)
                 if inputs.is_picture:
                     clip = clip.expand(-1, inputs.spec.clip_len, -1)
         if inputs.sync is not None:
-            with self._stage("sync", progress) as report:
+            with self.stage("sync", progress) as report:
                 sync = self.part("sync").encode(inputs.sync[None], progress=report)
-        with self._stage("text", progress):
+        return clip, sync
+
+    @torch.inference_mode()
+    def encode_text(
+        self, prompt: str = "", negative_prompt: str = "", progress: Progress | None = None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The words' part of `encode`: text and negative text."""
+        with self.stage("text", progress):
             prompts = [prompt, negative_prompt] if prompt else [negative_prompt]
             *given, negative = ClipEncoder(None, self.part("clip_text")).text(prompts).split(1)
-            text = given[0] if given else None
         if not negative_prompt and self.variant.network.missing != "default":
             negative = None
-        return clip, sync, text, negative
+        return given[0] if given else None, negative
 
     @torch.inference_mode()
     def conditions(self, features, spec: SequenceSpec, batch: int = 1) -> tuple[Conditions, Conditions]:
@@ -278,25 +206,43 @@ class Pipeline:
         num_steps: int = 25,
         cfg_strength: float = 4.5,
         solver: str = "euler",
+        given: editing.Given | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
-        """Noise to unnormalised latents (B, L, C); one seed per sample."""
-        if solver not in flow.SOLVERS:
-            raise ValueError(f"unknown solver {solver!r}: expected one of {', '.join(flow.SOLVERS)}")
+        """Noise, and perhaps a given sound, to unnormalised latents (B, L, C); one seed per sample."""
         network = self.part("network")
         shape = (spec.latent_len, network.config.latent_dim)
         x0 = flow.initial_noise(seeds, shape, device=self.device, dtype=self.dtype)
+
+        def guided(two_passes: bool) -> flow.Velocity:
+            return flow.guided(network, conditional, null, cfg_strength, two_passes=two_passes)
+
+        if given is None:
+            return network.unnormalize(self.integrate(guided, x0, num_steps, solver, progress))
+        if given.strength == 0:
+            return given.latents.to(x0).expand_as(x0)
+        x1 = network.normalize(given.latents.to(x0)).expand_as(x0)
+        latents = self.integrate(
+            lambda two_passes: given.bind(guided(two_passes), x0, x1),
+            given.begin(x0, x1), given.steps(num_steps), solver, progress,
+        )  # fmt: skip
+        return network.unnormalize(latents)
+
+    def integrate(
+        self, velocity: Callable[[bool], flow.Velocity], x0: Tensor, num_steps: int, solver: str,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Follow velocity(two_passes) from time 0 to 1; in two passes where memory is short."""
+        if solver not in flow.SOLVERS:
+            raise ValueError(f"unknown solver {solver!r}: expected one of {', '.join(flow.SOLVERS)}")
         solve = flow.SOLVERS[solver]
         try:
-            velocity = flow.guided(network, conditional, null, cfg_strength, two_passes=self.low_memory)
-            latents = solve(velocity, x0, num_steps, progress=progress)
+            return solve(velocity(self.low_memory), x0, num_steps, progress=progress)
         except torch.OutOfMemoryError:
             if self.low_memory:
                 raise
             torch.cuda.empty_cache()
-            velocity = flow.guided(network, conditional, null, cfg_strength, two_passes=True)
-            latents = solve(velocity, x0, num_steps, progress=progress)
-        return network.unnormalize(latents)
+            return solve(velocity(True), x0, num_steps, progress=progress)
 
     # ---- the whole way
 
@@ -314,66 +260,121 @@ class Pipeline:
         num_samples: int = 1,
         solver: str = "euler",
         mask_away_clip: bool = False,
+        segments: Sequence[Span] = (),
+        split_scenes: bool = False,
+        edit: editing.Edit | None = None,
         progress: Progress | None = None,
     ) -> list[Generation]:
         """Generate sound for a video, a picture (uint8 (3, H, W) or a file) or words alone.
 
         Args:
             video: a file, or frames from `mmaudio.media.read_video` without transforms, by the variant's `frame_rule`.
-            duration: seconds; None is the clip's own length (8 s for pictures, words, and videos over 12 s).
+            duration: seconds; None is the clip's own length, in windows if it is over 12 s (8 s for pictures and words,
+                and the length of an edited sound without video).
             cfg_strength: guidance; below 1 there is none.
             seed: of the first sample; sample i uses seed + i, and does not depend on how many there are.
+            segments: spans of a video file with prompts of their own, as `mmaudio.segments.read_prompts` gives them.
+            split_scenes: no window looks across a change of scene (needs PySceneDetect).
+            edit: an existing sound of which something is kept.
 
         Raises:
             MediaError: the input cannot be used.
             WeightError: weights are missing or do not fit.
             ValueError: an argument is out of range.
         """
+        self.timings = {}
+        with self.stage("decode", progress):
+            request = read_request(
+                self.variant, video, prompt, negative_prompt, image=image, duration=duration, seed=seed,
+                segments=segments, split_scenes=split_scenes, edit=edit, progress=progress,
+            )  # fmt: skip
+        return self._generate(
+            [request], num_samples=num_samples, num_steps=num_steps, cfg_strength=cfg_strength, solver=solver,
+            mask_away_clip=mask_away_clip, progress=progress,
+        )[0]  # fmt: skip
+
+    def generate(self, requests: Sequence[Request], **options) -> list[list[Generation]]:
+        """Several inputs of equal length (`Inputs.spec`) as one batch, each with its own words and seed.
+
+        Requests come from `mmaudio.request.read_request`. A windowed one, and one with an edit, must be alone. Options
+        and errors are those of a call: num_samples, num_steps, cfg_strength, solver, mask_away_clip, progress.
+        """
+        self.timings = {}
+        return self._generate(requests, **options)
+
+    def _generate(
+        self, requests: Sequence[Request], *, num_samples: int = 1, num_steps: int = 25, cfg_strength: float = 4.5,
+        solver: str = "euler", mask_away_clip: bool = False, progress: Progress | None = None,
+    ) -> list[list[Generation]]:  # fmt: skip
         if num_samples < 1 or num_steps < 1:
             raise ValueError(f"num_samples and num_steps must be at least 1, got {num_samples} and {num_steps}")
         if not math.isfinite(cfg_strength):
             raise ValueError(f"cfg_strength must be a number, got {cfg_strength}")
-        if not 0 <= seed < 2**63 - num_samples:
-            raise ValueError(f"seed must be between 0 and 2^63, got {seed}")
-        self.timings = {}
-        with self._stage("decode", progress):
-            inputs = self.read(video, image, duration, progress)
-        features = self.encode(inputs, prompt, negative_prompt, mask_away_clip, progress)
-        with self._stage("conditions", progress):
-            conditional, null = self.conditions(features, inputs.spec, num_samples)
-        seeds = [seed + i for i in range(num_samples)]
-        with self._stage("solve", progress) as report:
-            latents = self.solve(
-                conditional, null, inputs.spec, seeds,
-                num_steps=num_steps, cfg_strength=cfg_strength, solver=solver, progress=report,
-            )  # fmt: skip
-        del conditional, null
-        codec = self.part("codec")
-        with self._stage("VAE", progress):
-            mel = codec.decode_mel(latents)
-        with self._stage("vocoder", progress):
-            waves = torch.cat([codec.vocode(one) for one in mel.split(1)]).cpu()  # (B, 1, N): memory of one at a time
-        sample_rate = codec.sample_rate
-        del codec
+        for request in requests:
+            if not 0 <= request.seed < 2**63 - num_samples:
+                raise ValueError(f"seed must be between 0 and 2^63, got {request.seed}")
+        first = requests[0]
+        alone = any(r.inputs.windowed or r.edit or r.inputs.spec != first.inputs.spec for r in requests)
+        if alone and len(requests) > 1:
+            raise ValueError("a batch takes inputs of equal length, neither long videos nor edits: generate them alone")
+        seeds = [request.seed + i for request in requests for i in range(num_samples)]
+        settings = {"num_steps": num_steps, "cfg_strength": cfg_strength, "solver": solver}
+        if first.inputs.windowed:
+            latents, waves = long.generate_windows(
+                self, first.inputs, first.segments, seeds, mask_away_clip=mask_away_clip, progress=progress, **settings
+            )
+        else:
+            latents, waves = self._whole(requests, seeds, num_samples, mask_away_clip, progress, settings)
         if not torch.isfinite(waves).all():
             raise ValueError("the network produced values that are not finite; try --full_precision or other weights")
         if self.low_memory:
             self.release()
-        return [
-            Generation(
-                audio=fit_length(wave.clone(), inputs.spec.duration, inputs.duration, sample_rate),
-                sample_rate=sample_rate,
-                latents=latent.float().cpu().clone(),  # clones: tensors of inference mode cannot be changed in place
-                seed=sample_seed,
-                variant=self.variant.name,
-                prompt=prompt,
-                duration=inputs.duration,
-                source=inputs.source,
-                is_picture=inputs.is_picture,
-                notes=tuple(inputs.notes),
-            )
-            for wave, latent, sample_seed in zip(waves, latents, seeds, strict=True)
+        made = [
+            self._generation(requests[i // num_samples], wave, latent, seed)
+            for i, (wave, latent, seed) in enumerate(zip(waves, latents, seeds, strict=True))
         ]
+        return [made[i : i + num_samples] for i in range(0, len(made), num_samples)]
+
+    @torch.inference_mode()
+    def _whole(self, requests, seeds, num_samples, mask_away_clip, progress, settings) -> tuple[Tensor, Tensor]:
+        """Latents (B, L, C) and sound (B, 1, N) of inputs of equal length, each as one piece."""
+        spec, edit, given = requests[0].inputs.spec, requests[0].edit, None
+        features = [self.encode(r.inputs, r.prompt, r.negative_prompt, mask_away_clip, progress) for r in requests]
+        if edit is not None:
+            with self.stage("encode", progress):
+                given = editing.given_sound(edit, *requests[0].original, self.part("codec"), spec)
+        with self.stage("conditions", progress):
+            branches = zip(*(self.conditions(one, spec, num_samples) for one in features), strict=True)
+            conditional, null = (reduce(Conditions.concat, branch) for branch in branches)
+        with self.stage("solve", progress) as report:
+            latents = self.solve(conditional, null, spec, seeds, given=given, progress=report, **settings)
+        del conditional, null
+        codec = self.part("codec")
+        with self.stage("VAE", progress):
+            mel = codec.decode_mel(latents)
+        with self.stage("vocoder", progress):
+            waves = torch.cat([codec.vocode(one) for one in mel.split(1)]).cpu()  # (B, 1, N): memory of one at a time
+        return latents, waves
+
+    def _generation(self, request: Request, wave: Tensor, latents: Tensor, seed: int) -> Generation:
+        inputs, rate = request.inputs, self.variant.spec.sample_rate
+        covered = inputs.duration if inputs.windowed else inputs.spec.duration
+        audio = fit_length(wave.clone(), covered, inputs.duration, rate)
+        if request.edit is not None and request.edit.keep:
+            audio = editing.paste(audio, rate, *request.original, request.edit.keep, inputs.duration)
+            rate = request.original[1]
+        return Generation(
+            audio=audio,
+            sample_rate=rate,
+            latents=latents.float().cpu().clone(),  # clones: tensors of inference mode cannot be changed in place
+            seed=seed,
+            variant=self.variant.name,
+            prompt=request.prompt,
+            duration=inputs.duration,
+            source=inputs.source,
+            is_picture=inputs.is_picture,
+            notes=tuple(inputs.notes),
+        )
 
     @contextlib.contextmanager
     def _timed(self, name: str):
@@ -384,7 +385,7 @@ class Pipeline:
         self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - began
 
     @contextlib.contextmanager
-    def _stage(self, name: str, progress: Progress | None):
+    def stage(self, name: str, progress: Progress | None):
         """Time a stage (loading of its weights apart) and hand out its (done, total) progress callback."""
         if progress is not None:
             progress(name, 0, 0)

@@ -81,7 +81,8 @@ def write_audio(path: str | os.PathLike, audio: torch.Tensor | np.ndarray, sampl
                 buffer, "w", sample_rate, samples.shape[0], format=container, subtype=subtype
             ) as file:
                 for begin in range(0, samples.shape[1], WRITE_BLOCK):
-                    file.write(samples[:, begin : begin + WRITE_BLOCK].T)
+                    block = samples[:, begin : begin + WRITE_BLOCK].T
+                    file.write(_as_24_bits(block) if subtype == "PCM_24" else block)
         except (soundfile.SoundFileError, ValueError) as error:
             raise MediaError(
                 f"{path}: {container} cannot hold {samples.shape[0]} channel(s) at {sample_rate} Hz "
@@ -95,6 +96,11 @@ def write_audio(path: str | os.PathLike, audio: torch.Tensor | np.ndarray, sampl
     with atomic_path(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
     return path
+
+
+def _as_24_bits(block: np.ndarray) -> np.ndarray:
+    """Floats in [-1, 1] to int32, 24 bits in use. libsndfile scales by 2^23 - 1, which changes 16-bit sound."""
+    return np.clip(np.rint(block.astype(np.float64) * 2**23), -(2**23), 2**23 - 1).astype(np.int32) * 256
 
 
 def _read_soundfile(path: Path, duration: float | None, start: float) -> tuple[np.ndarray, int] | None:

@@ -1,0 +1,61 @@
+"""One sound to make: inputs read from files, words, seed, and what is to be kept of another sound."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mmaudio.editing import Edit
+from mmaudio.inputs import MAX_DURATION, MAX_WHOLE_CLIP, Inputs, Progress, read_inputs
+from mmaudio.media import VideoFrames
+from mmaudio.segments import Segment, Span, make_segments, scene_cuts
+from mmaudio.variants import Variant
+
+
+@dataclass
+class Request:
+    inputs: Inputs
+    prompt: str = ""
+    negative_prompt: str = ""
+    seed: int = 42
+    segments: Sequence[Segment] = ()  # of a windowed input
+    edit: Edit | None = None
+    original: tuple[Tensor, int] | None = None  # what `edit.read` gives
+
+
+def read_request(
+    variant: Variant,
+    video: str | os.PathLike | VideoFrames | None = None,
+    prompt: str = "",
+    negative_prompt: str = "",
+    *,
+    image: str | os.PathLike | Tensor | None = None,
+    duration: float | None = None,
+    seed: int = 42,
+    segments: Sequence[Span] = (),
+    split_scenes: bool = False,
+    edit: Edit | None = None,
+    progress: Progress | None = None,
+) -> Request:
+    """Read what a call of `Pipeline` names; see there for the arguments and the errors. Needs no network."""
+    parted = bool(segments) or split_scenes
+    if edit is not None and parted:
+        raise ValueError("segments and scenes cannot be edited: leave them or the edit out")
+    original = None
+    if edit is not None and video is None and duration is None:
+        original = edit.read(MAX_DURATION + 1)
+        duration = original[0].shape[1] / original[1]
+        if duration > MAX_DURATION:
+            raise ValueError(f"the sound to edit is over {MAX_DURATION:g} s long: choose a duration")
+    windows_beyond = None if edit is not None else 0.0 if parted else MAX_WHOLE_CLIP
+    inputs = read_inputs(variant, video, image, duration, progress, windows_beyond)
+    if edit is not None:
+        original = original or edit.read(inputs.duration)
+    parts = ()
+    if inputs.windowed:
+        cuts = scene_cuts(inputs.source) if split_scenes else ()
+        parts = make_segments(inputs.duration, prompt, negative_prompt, segments, cuts)
+    elif parted:
+        raise ValueError("segments and scenes are of whole video files: give a video and no duration")
+    return Request(inputs, prompt, negative_prompt, seed, parts, edit, original)
