@@ -1,17 +1,15 @@
-"""`mmaudio generate`, also `demo.py`: settings, inputs and their results' names, and files that appear whole or not."""
+"""`mmaudio generate`, also `demo.py`: flags and settings, and from them to the jobs that are run."""
 
 import argparse
-import contextlib
-import itertools
 import math
 import os
 import re
-import shutil
-import tempfile
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-from mmaudio.console import StageBar, UsageError, error_line, expected_errors, log
+from mmaudio.batch import RESULTS, Results, Runner, without_finished
+from mmaudio.console import UsageError, log
+from mmaudio.jobs import check_targets, check_writable, is_list, plan_jobs
 
 SOME_FAILED = 1
 
@@ -28,11 +26,18 @@ class DemoConfig:
     prompt: str = ""
     negative_prompt: str = ""
     duration: float | None = None
+    prompts: str | None = None
+    split_scenes: bool = False
+    audio: str | None = None
+    keep: str | None = None
+    strength: float = 1.0
     cfg_strength: float = 4.5
     num_steps: int = 25
     solver: str = "euler"
     seed: int = 42
     num_samples: int = 1
+    pick: int | None = None
+    batch_size: int = 1
     output: str = "output"
     lufs: float | None = None
     mix_original: float | None = None
@@ -43,6 +48,7 @@ class DemoConfig:
     device: str | None = None
     weights_dir: str | None = None
     overwrite: bool = False
+    skip_existing: bool = False
 
 
 GENERATE_HELP = """\
@@ -50,28 +56,66 @@ Synthesise sound for a video, a picture, words, or both words and video.
 
 examples:
   %(prog)s --video clip.mp4 --prompt "a metal ball bounces on wood"
-  %(prog)s --video holiday/ --output sounds          every video of a folder
-  %(prog)s --prompt "rain, distant thunder"           words alone, 8 seconds
-  %(prog)s --image still.jpg --prompt "waves" --duration 6
-  %(prog)s --video clip.mp4 --num_samples 4           four takes, seeds 42 to 45
-  %(prog)s --video clip.mp4 --variant output/my_run   weights of your own, from train.py
-  %(prog)s --video clip.mp4 --variant small_16k --lora adapter.safetensors
+  %(prog)s --prompt "rain, distant thunder" --duration 6
+  %(prog)s --image still.jpg --prompt "waves"
 
-Writes OUTPUT/<name>.flac and, with a video or picture, OUTPUT/<name>.mp4 (or .mkv, .mov, .webm, .m4v as the source
-is; the pictures are copied, not encoded again). Result paths go to stdout, everything else to stderr. Exit code: 0 all
-written, 1 some of several inputs failed, 2 nothing could be done.
+several takes, and the best in time of eight:
+  %(prog)s --video clip.mp4 --num_samples 4
+  %(prog)s --video clip.mp4 --num_samples 8 --pick 1
+
+many videos: a folder; a list that goes on where it stopped:
+  %(prog)s --video holiday/ --output sounds
+  %(prog)s --video list.csv --skip_existing
+
+long ones are made in overlapping windows, with words for every part:
+  %(prog)s --video film.mp4 --prompts segments.csv
+
+a sound that is there already: go on with it, fill a gap, make it anew:
+  %(prog)s --audio in.wav --keep 0-2.5 --duration 8
+  %(prog)s --audio in.wav --keep 0-2,5-8 --prompt "a bell"
+  %(prog)s --audio in.wav --strength 0.6 --prompt "metal"
+
+weights of your own, and adapters:
+  %(prog)s --video clip.mp4 --variant output/my_run
+  %(prog)s --video clip.mp4 --variant small_16k --lora my.safetensors
+
+Writes OUTPUT/<name>.flac and, with a video or picture, OUTPUT/<name>.mp4 (or
+.mkv, .mov, .webm, .m4v as the source is; the pictures are copied, not encoded
+again). Of several inputs OUTPUT/results.jsonl tells what became of each. Paths
+of results go to stdout, everything else to stderr. Exit code: 0 all written, 1
+some of several inputs failed, 2 nothing could be done.
 """
 
 
 def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     # Only given flags override configs/demo.yaml, so none has a default here.
     inputs = parser.add_argument_group("input", "and any setting of configs/demo.yaml as key=value, in Hydra's syntax")
-    inputs.add_argument("--video", nargs="+", metavar="PATH", help="video files, folders or quoted globs")
+    inputs.add_argument(
+        "--video",
+        nargs="+",
+        metavar="PATH",
+        help="video files, folders or quoted globs; or one .csv with the columns video, prompt, "
+        "negative_prompt, seed, duration, output, of which only the first is needed",
+    )
     inputs.add_argument("--image", metavar="PATH", help="a picture; the result is a still video")
     inputs.add_argument("--prompt", help="what should be heard")
     inputs.add_argument("--negative_prompt", help="what should not be heard")
     inputs.add_argument(
-        "--duration", type=float, metavar="SECONDS", help="default: the clip's own length, at most 12 s"
+        "--duration", type=float, metavar="SECONDS", help="at most 30; default: the clip's own length, whatever it is"
+    )
+    parts = parser.add_argument_group("parts of a video")
+    parts.add_argument(
+        "--prompts", metavar="FILE", help=".csv or .yaml with start, end, prompt and perhaps negative_prompt"
+    )
+    parts.add_argument("--split_scenes", action="store_true", help="make every scene for itself (needs PySceneDetect)")
+    editing = parser.add_argument_group("editing")
+    editing.add_argument("--audio", metavar="PATH", help="a sound, or a video's, to be kept in part")
+    editing.add_argument("--keep", metavar="SPANS", help="seconds of it that stay as they are: 0-2.5 or 0-2.5,5-6")
+    editing.add_argument(
+        "--strength",
+        type=float,
+        metavar="X",
+        help="how far the rest may leave it: 1 (default) ignores it, 0 repeats it",
     )
     model = parser.add_argument_group("model")
     model.add_argument(
@@ -92,11 +136,18 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     sampling.add_argument("--seed", type=int, help="of the first sample (42)")
     sampling.add_argument("--num_samples", type=int, help="takes per input, with consecutive seeds (1)")
     sampling.add_argument(
+        "--pick", type=int, metavar="K", help="of these takes keep the K best in time with the picture"
+    )
+    sampling.add_argument("--batch_size", type=int, metavar="N", help="inputs of equal length made together (1)")
+    sampling.add_argument(
         "--mask_away_clip", action="store_true", help="use only the timing of the video, not its content"
     )
     out = parser.add_argument_group("output")
     out.add_argument("--output", metavar="DIR", help="output folder (output)")
     out.add_argument("--overwrite", action="store_true", help="replace existing files")
+    out.add_argument(
+        "--skip_existing", action="store_true", help="skip inputs whose results are all there, make the others' anew"
+    )
     out.add_argument("--skip_video_composite", action="store_true", help="write only the sound")
     out.add_argument(
         "--mix_original", type=float, metavar="DB", help="keep the video's own sound under ours, at this gain"
@@ -147,153 +198,27 @@ def demo_config(args: argparse.Namespace) -> DemoConfig:
     return replace(config, **{name: v for name, v in flags.items() if v is not None and v is not False})
 
 
-def file_safe(text: str, limit: int = 60) -> str:
-    """A prompt as a file name."""
-    return re.sub(r"[^\w-]+", "_", text.strip().lower()).strip("_")[:limit] or "sound"
-
-
-@dataclass(frozen=True)
-class Job:
-    """One input and the stem of its results."""
-
-    source: Path | None
-    is_image: bool
-    stem: str
-
-
-def plan_jobs(config: DemoConfig) -> list[Job]:
-    from mmaudio.media import find_videos
-
-    if config.video and config.image:
-        raise UsageError("give --video or --image, not both")
-    if config.image is not None:
-        sources = [Path(config.image)]
-    elif config.video:
-        sources = find_videos(config.video)
-    elif config.prompt:
-        return [Job(None, False, file_safe(config.prompt))]
-    else:
-        raise UsageError("nothing to do: give --video, --image or --prompt (see --help)")
-    jobs, taken = [], set()
-    for source in sources:  # equal names from several folders get numbers
-        stems = itertools.chain([source.stem], (f"{source.stem}_{n}" for n in itertools.count(2)))
-        for job in (Job(source, config.image is not None, stem) for stem in stems):
-            planned = {str(path).casefold() for pair in targets(config, job) for path in pair if path is not None}
-            if not planned & taken:
-                break
-        jobs.append(job)
-        taken |= planned
-    return jobs
-
-
-def check_writable(folder: Path) -> None:
-    """Fail before the work, not after it. Leaves nothing behind that was not there."""
-    try:
-        existing = folder
-        while not existing.exists():
-            existing = existing.parent
-        if not existing.is_dir():
-            raise UsageError(f"{folder}: cannot be the output folder, {existing} is a file; choose another --output")
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        raise UsageError(f"{folder}: cannot write here ({error.strerror}); choose another --output") from error
-
-
-def targets(config: DemoConfig, job: Job) -> list[tuple[Path, Path | None]]:
-    """(sound, video or None) for every sample of a job."""
-    folder, names = Path(config.output), [job.stem]
-    if config.num_samples > 1:
-        names = [f"{job.stem}_{i + 1}" for i in range(config.num_samples)]
-    with_video = job.source is not None and not config.skip_video_composite
-    suffix = ".mp4"
-    if with_video and job.source.suffix.lower() in (".mkv", ".mov", ".webm", ".m4v"):
-        suffix = job.source.suffix.lower()
-    return [(folder / f"{n}.flac", folder / f"{n}{suffix}" if with_video else None) for n in names]
-
-
-@contextlib.contextmanager
-def staged(output: Path, overwrite: bool):
-    """A hidden folder inside `output` and a list for what is written there; all of it moves up at the end, or nothing.
-
-    Half a job's results would look like a whole one's. An output folder that was not there before a failure goes too.
-    """
-    new = not output.exists()
-    output.mkdir(parents=True, exist_ok=True)
-    folder, written, moved = Path(tempfile.mkdtemp(prefix=".mmaudio-", dir=output)), [], []
-    try:
-        yield folder, written
-        for path in written:  # a container that could not hold the video may have changed a name since the check
-            if not overwrite and (output / path.name).exists():
-                raise UsageError(f"{output / path.name}: exists already; add --overwrite or choose another --output")
-        for path in written:
-            target = output / path.name
-            if not target.exists():  # an older file that is replaced is not ours to remove
-                moved.append(target)
-            os.replace(path, target)
-    except BaseException:
-        for path in moved:
-            path.unlink(missing_ok=True)
-        raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if new and not any(output.iterdir()):
-            output.rmdir()
-
-
-def run_job(pipe, config: DemoConfig, job: Job) -> None:
-    from mmaudio.loudness import normalize_loudness
-
-    bar = StageBar()
-    try:
-        generations = pipe(
-            video=None if job.is_image else job.source,
-            image=job.source if job.is_image else None,
-            prompt=config.prompt,
-            negative_prompt=config.negative_prompt,
-            duration=config.duration,
-            num_steps=config.num_steps,
-            cfg_strength=config.cfg_strength,
-            seed=config.seed,
-            num_samples=config.num_samples,
-            solver=config.solver,
-            mask_away_clip=config.mask_away_clip,
-            progress=bar,
-        )
-    finally:
-        bar.close()
-    for note in generations[0].notes:
-        log(f"note: {note}")
-    with staged(Path(config.output), config.overwrite) as (folder, written):
-        for generation, (sound, video) in zip(generations, targets(config, job), strict=True):
-            if config.lufs is not None:
-                generation.audio, note = normalize_loudness(generation.audio, generation.sample_rate, config.lufs)
-                log(f"note: {note}")
-            written.append(generation.save(folder / sound.name))
-            if video is not None:
-                result = generation.save_video(folder / video.name, mix_original=config.mix_original)
-                written.append(result.path)
-                for note in dict.fromkeys(result.notes):
-                    log(f"note: {note}")
-    took = sum(seconds for stage, seconds in pipe.timings.items() if not stage.startswith("load "))
-    loading = sum(pipe.timings.values()) - took
-    log(f"{generations[0].duration:.2f} s of sound in {took:.1f} s (and {loading:.1f} s loading)")
-    for path in written:
-        print(Path(config.output) / path.name, flush=True)
-
-
 def check_settings(config: DemoConfig) -> None:
     """Refuse before the work what would fail after it. Raises UsageError or ValueError."""
     from mmaudio.loudness import check_target
     from mmaudio.media.mux import check_gain
 
-    paths = [("image", config.image), ("output", config.output), *(("video", path) for path in config.video)]
+    paths = [("image", config.image), ("audio", config.audio), ("prompts", config.prompts), ("output", config.output)]
+    paths += [("video", path) for path in config.video]
     paths += [("variant", config.variant), *(("lora", path) for path in config.lora)]
     for name, path in paths:
         if path == "":  # an unset shell variable; Path would take it for the current folder
             raise UsageError(f"--{name} is empty: give a path")
     if config.num_samples < 1 or config.num_steps < 1:
         raise UsageError(f"--num_samples {config.num_samples}, --num_steps {config.num_steps}: must be at least 1")
+    if config.pick is not None and not 1 <= config.pick <= config.num_samples:
+        raise UsageError(f"--pick {config.pick}: must be between 1 and --num_samples {config.num_samples}")
+    if config.batch_size < 1:
+        raise UsageError(f"--batch_size {config.batch_size}: must be at least 1")
+    if config.audio is None and (config.keep is not None or config.strength != 1):
+        raise UsageError("--keep and --strength need the sound that they are about: --audio")
+    if config.keep is not None and config.lufs is not None:
+        raise UsageError("--lufs would change what --keep keeps: leave one of them out")
     if not math.isfinite(config.lora_strength):
         raise UsageError(f"--lora_strength {config.lora_strength}: must be a number")
     if config.lufs is not None:
@@ -302,17 +227,35 @@ def check_settings(config: DemoConfig) -> None:
         check_gain(config.mix_original)
 
 
+def reading_options(config: DemoConfig) -> dict:
+    """What only one input can have: words for its parts, and a sound to keep. Raises ValueError and OSError."""
+    from mmaudio.editing import Edit, parse_spans
+    from mmaudio.segments import read_prompts
+
+    options = {"split_scenes": config.split_scenes}
+    if config.prompts is not None:
+        options["segments"] = read_prompts(config.prompts)
+    if config.audio is not None:
+        keep = [] if config.keep is None else parse_spans(config.keep)
+        options["edit"] = Edit(config.audio, keep, config.strength)
+    return options
+
+
 def generate(args: argparse.Namespace) -> int:
     config = demo_config(args)
     check_settings(config)
-    jobs = plan_jobs(config)
+    jobs, reading = plan_jobs(config), reading_options(config)
+    several = len(jobs) > 1 or any(map(is_list, config.video))
+    if several and (config.prompts is not None or config.audio is not None):
+        raise UsageError("--prompts and --audio are for one input: give a single video, picture or prompt")
     check_writable(Path(config.output))
+    results = Results(Path(config.output) / RESULTS) if several or config.skip_existing else None
+    if config.skip_existing:
+        jobs = without_finished(config, jobs, results)
+        if not jobs:
+            return 0
     for job in jobs:
-        for path in (path for pair in targets(config, job) for path in pair if path is not None and path.exists()):
-            if not config.overwrite:
-                raise UsageError(f"{path}: exists already; add --overwrite or choose another --output")
-            if job.source is not None and job.source.exists() and path.samefile(job.source):
-                raise UsageError(f"{path}: is the source itself; choose another --output")
+        check_targets(config, job)
 
     import torch
 
@@ -340,17 +283,8 @@ def generate(args: argparse.Namespace) -> int:
     for path in config.lora:
         log(f"with the adapter {path}, times {config.lora_strength:g}")
 
-    failures = 0
-    for i, job in enumerate(jobs, start=1):
-        if len(jobs) > 1:
-            log(f"[{i}/{len(jobs)}] {job.source}")
-        try:
-            run_job(pipe, config, job)
-        except expected_errors() as error:
-            if len(jobs) == 1:
-                raise
-            failures += 1
-            log(error_line(error))
-    if failures:
-        log(f"{failures} of {len(jobs)} inputs failed")
-    return SOME_FAILED if failures else 0
+    runner = Runner(pipe, config, results, **reading)
+    runner.run(jobs)
+    if runner.failures:
+        log(f"{runner.failures} of {len(jobs)} inputs failed")
+    return SOME_FAILED if runner.failures else 0
