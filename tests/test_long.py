@@ -129,6 +129,12 @@ def test_vocoding_in_pieces_keeps_the_level_and_is_exact_where_pieces_agree():
     a = torch.ones(1, 1, 8)
     torch.testing.assert_close(cross_fade(a, a), a)
     assert cross_fade(0 * a, 0 * a).abs().max() == 0
+    hum = torch.sin(torch.arange(8000) * 0.05)
+    early, late = hum[:4000], hum[2000:6000]  # the same hum at another phase
+    faded = torch.cat([early[:1000], cross_fade(early[1000:3000], late[1000:3000]), late[3000:]])
+    steepest = hum.diff().abs().max()
+    assert torch.cat([early[:2000], late[2000:]]).diff().abs().max() > 5 * steepest  # plain concatenation clicks
+    assert faded.diff().abs().max() < 1.5 * steepest
 
 
 def test_segments_from_prompts_and_cuts(tmp_path):
