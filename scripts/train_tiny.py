@@ -5,6 +5,7 @@
     python scripts/train_tiny.py --budget gpu                    # one GPU
     python scripts/train_tiny.py --budget cpu --stages evaluate,pack
     torchrun --standalone --nproc_per_node=2 scripts/train_tiny.py --budget cpu --stages sync,features,flow
+    python scripts/train_tiny.py --budget cpu --go-on            # another round for the bundled model's flow network
 
 Stages, in their order: data (clips rendered to memory-mapped files), vae, vocoder (a small BigVGAN, compared with
 Griffin-Lim), clip, sync (the picture predicts its sound), features (by the code of scripts/extract_features.py), flow,
@@ -120,6 +121,7 @@ class Job:
     out: Path
     workers: int
     rank: int = 0  # among torchrun's processes
+    start: Path | None = None  # a flow network to go on from
 
     @property
     def weights(self) -> Path:
@@ -351,7 +353,8 @@ def stores(job: Job, *splits: str) -> list[dict]:
 
 
 def flow(job: Job) -> None:
-    train_network(job, "flow", stores(job, "train", "train_audio"), stores(job, "val"))
+    data = stores(job, "train", "train_audio"), stores(job, "val")
+    train_network(job, "flow", *data, start=("flow", job.start) if job.start else None)
 
 
 def ema(job: Job) -> None:
@@ -385,7 +388,9 @@ def ema(job: Job) -> None:
         log(f"sigma_rel {sigma_rel:g}: validation loss {losses[sigma_rel]:.5f}")
     best = min(losses, key=losses.get)
     write_json(job.work / "ema.json", {"losses": losses, "chosen": best})
-    publish(job, result, state.task.export(averages[best]), sigma_rel=str(best), made_of=made_of)
+    plan, before = job.budget.plans["flow"], read_metadata(job.start).get("rounds", "others") if job.start else ""
+    rounds = f"{before}, then {plan.steps} x {plan.batch}" if before else f"{plan.steps} x {plan.batch}"
+    publish(job, result, state.task.export(averages[best]), sigma_rel=str(best), made_of=made_of, rounds=rounds)
 
 
 # ---- evaluation and packing
@@ -446,13 +451,16 @@ def model_card(job: Job, names: list[str]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name, plan in job.budget.plans.items():
-        losses = last_losses(job.run(name) / "stats.jsonl")
+        if not (losses := last_losses(job.run(name) / "stats.jsonl")):
+            continue  # kept from an earlier round, or left out
         hours = f"{seconds.get(name, 0) / 3600:.2f}"
         cells = [name, plan.batch, plan.steps, f"{plan.lr:g}", hours, losses.get("train"), losses.get("validation")]
         lines.append("| " + " | ".join(f"{x:.4f}" if isinstance(x, float) else str(x) for x in cells) + " |")
-    lines += ["", f"All stages took {sum(seconds.values()) / 3600:.1f} hours on {machine()}."]
+    lines += ["", f"All stages of this round took {sum(seconds.values()) / 3600:.1f} hours on {machine()}."]
+    if rounds := read_metadata(job.weights / TINY.files.network.name).get("rounds"):
+        lines += [f"The flow network saw, in steps x clips: {rounds}."]
     if chosen := read_json(job.work / "ema.json"):
-        lines += [f"The flow network is the average of length sigma_rel {chosen['chosen']:g}."]
+        lines += [f"It is the average of length sigma_rel {chosen['chosen']:g}."]
     if compared := read_json(job.work / "vocoders.json"):
         lines += ["", f"**Vocoders** on held-out mel spectrograms; {compared['best']} is the better one.", ""]
         lines += table(compared["figures"])
@@ -512,6 +520,7 @@ STAGES: dict[str, Callable[[Job], None]] = {
     "data": data, "vae": vae, "vocoder": vocoder, "clip": clip, "sync": sync, "features": features, "flow": flow,
     "ema": ema, "evaluate": evaluate, "pack": pack,
 }  # fmt: skip
+TRAINED_ONCE = ("vae", "vocoder", "clip", "sync")  # what --go-on keeps as it is
 SHARED = ("vae", "clip", "sync", "features", "flow")  # what torchrun's processes can do together
 
 
@@ -525,12 +534,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--time-limit", type=float, metavar="MINUTES", help="stop at a checkpoint then")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="rendering processes (the cores)")
     parser.add_argument("--out", type=Path, default=BUNDLED_DIR, help="where pack writes (the package)")
+    parser.add_argument(
+        "--go-on", action="store_true", help="keep the bundled codec and encoders, and train the flow network on"
+    )
     args = parser.parse_args(argv)
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world > 1 and (alone := [name for name in args.stages if name not in SHARED]):
-        parser.error(f"stage {alone[0]} is done by one process: with torchrun take --stages {','.join(SHARED)}, or some")
-    job = Job(args.budget, BUDGETS[args.budget], args.work.absolute(), args.out, args.workers, rank)
+        parser.error(f"stage {alone[0]} is done by one process: torchrun needs --stages {','.join(SHARED)}, or some")
+    start = BUNDLED_DIR / TINY.files.network.name if args.go_on else None
+    job = Job(args.budget, BUDGETS[args.budget], args.work.absolute(), args.out, args.workers, rank, start)
     job.work.mkdir(parents=True, exist_ok=True)
+    if args.go_on:
+        args.stages = [name for name in args.stages if name not in TRAINED_ONCE]
+        keep_bundled(job)
     try:
         with stopping(args.time_limit) as out_of_time:
             for name in (name for name in STAGES if name in args.stages):
@@ -546,6 +562,15 @@ def main(argv: list[str] | None = None) -> int:
         log(error_line(error))
         return 2
     return 0
+
+
+def keep_bundled(job: Job) -> None:
+    """The bundled codec and encoders where the stages look for them; what lies there already stays."""
+    job.weights.mkdir(exist_ok=True)
+    for part, file in TINY.files.present.items():
+        target = job.weights / file.name
+        if part != "network" and not target.exists():
+            shutil.copyfile(BUNDLED_DIR / file.name, target)
 
 
 def stage_names(text: str) -> list[str]:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -83,7 +84,25 @@ def test_the_whole_command(script, tmp_path, monkeypatch, capsys):
     assert all(x.dtype == torch.float16 for path in files for x in load_file(path).values() if x.is_floating_point())
     card = (out / "MODEL_CARD.md").read_text()
     assert "| flow | 2 | 2 | 0.001 |" in card
+    assert "in steps x clips: 2 x 2." in card
     assert "| Griffin-Lim 64 | " in card
+
+    # another round: the encoders stay, the network goes on from the packed one
+    monkeypatch.setattr(script, "BUNDLED_DIR", out)
+    again = tmp_path / "again"
+    shutil.copytree(work / "data", again / "data")
+    words = ["--budget", "cpu", "--work", str(again), "--out", str(tmp_path / "out2"), "--workers", "1", "--go-on"]
+    assert script.main([*words, "--stages", "data,vae,sync,features,flow,ema,pack"]) == 0
+    assert "== vae" not in capsys.readouterr().err
+    assert not (again / "runs" / "vae").exists()
+    for name in ("vae", "clip", "sync"):
+        file = f"tiny_16k_{name}.safetensors"
+        assert (tmp_path / "out2" / file).read_bytes() == (out / file).read_bytes()
+    card = (tmp_path / "out2" / "MODEL_CARD.md").read_text()
+    assert "| vae |" not in card
+    assert "in steps x clips: 2 x 2, then 2 x 2." in card
+    config = (again / "runs" / "flow" / "config.yaml").read_text()
+    assert f"weights: {out}/tiny_16k_network.safetensors" in config
 
 
 def test_figures_of_the_evaluation_are_a_table(script):
