@@ -147,6 +147,33 @@ def window_frames(pipe, inputs: Inputs, start: float, scene: tuple[float, float]
     return Inputs(clip, sync, spec, spec.duration, inputs.source)
 
 
+def encode_windows(
+    pipe, inputs: Inputs, windows: Windows, segments: Sequence[Segment], mask_away_clip: bool = False,
+    progress: Progress | None = None,
+) -> list[tuple[Tensor | None, Tensor | None]]:  # fmt: skip
+    """CLIP and sync features of every window, (1, T, D) and (1, S, D).
+
+    With low_memory the encoders are loaded one after the other, and the video is read for each.
+    """
+    clips, syncs, count = [], [], len(windows.starts)
+    for names in (("clip",), ("sync",)) if pipe.low_memory else (("clip", "sync"),):
+        for i, (start, k) in enumerate(zip(windows.starts, windows.segments, strict=True)):
+
+            def report(*_, i=i):
+                progress("decode", i, count)
+
+            with pipe.stage("decode", None):
+                frames = window_frames(pipe, inputs, start / latent_rate(inputs.spec), segments[k].scene)
+            frames.clip, frames.sync = (
+                frames.clip if "clip" in names else None,
+                frames.sync if "sync" in names else None,
+            )
+            clip, sync = pipe.encode_video(frames, mask_away_clip, None if progress is None else report)
+            clips += [clip] if "clip" in names else []
+            syncs += [sync] if "sync" in names else []
+    return list(zip(clips, syncs, strict=True))
+
+
 @torch.inference_mode()
 def generate_windows(
     pipe, inputs: Inputs, segments: Sequence[Segment], seeds: Sequence[int], *,
@@ -156,28 +183,15 @@ def generate_windows(
 
     Raises MediaError if the video is damaged where a window lies.
     """
-    windows, rate = plan_video(inputs, segments), latent_rate(inputs.spec)
-    count = len(windows.starts)
-    # With low_memory the encoders are loaded in turn, once, and the video is read for each.
-    features: list[list[Tensor | None]] = [[None, None] for _ in range(count)]
-    for only in ((0, 1),) if not pipe.low_memory else ((1,),) if mask_away_clip else ((0,), (1,)):
-        for i, (start, k) in enumerate(zip(windows.starts, windows.segments, strict=True)):
-            with pipe.stage("decode", None):
-                frames = window_frames(pipe, inputs, start / rate, segments[k].scene)
-
-            def report(*_, i=i):
-                progress("decode", i, count)
-
-            frames.clip, frames.sync = (x if j in only else None for j, x in enumerate((frames.clip, frames.sync)))
-            for j, x in enumerate(pipe.encode_video(frames, mask_away_clip, progress and report)):
-                features[i][j] = features[i][j] if x is None else x
+    windows = plan_video(inputs, segments)
+    features = encode_windows(pipe, inputs, windows, segments, mask_away_clip, progress)
     words = dict.fromkeys((segment.prompt, segment.negative_prompt) for segment in segments)
     for prompt, negative in words:
         words[prompt, negative] = pipe.encode_text(prompt, negative, progress)
 
     groups: list[tuple[Conditions, Conditions]] = []
     with pipe.stage("conditions", progress):
-        for first in range(0, count, AT_ONCE):
+        for first in range(0, len(features), AT_ONCE):
             own = []
             for (clip, sync), k in zip(features[first : first + AT_ONCE], windows.segments[first:], strict=False):
                 text = words[segments[k].prompt, segments[k].negative_prompt]

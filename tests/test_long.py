@@ -10,7 +10,7 @@ import torch
 import mmaudio
 from mmaudio import flow
 from mmaudio.inputs import Inputs
-from mmaudio.long import cross_fade, joint_velocity, plan, plan_video, vocode, window_frames
+from mmaudio.long import cross_fade, encode_windows, joint_velocity, plan, plan_video, vocode, window_frames
 from mmaudio.media import read_video
 from mmaudio.segments import Segment, Span, make_segments, read_prompts, scene_cuts
 from mmaudio.sequence import SPEC_16K, SPEC_44K
@@ -176,9 +176,9 @@ def test_bad_prompt_files(tmp_path, text, says):
 
 @pytest.fixture(scope="module")
 def long_clip(tmp_path_factory):
-    """20.2 s of black that turn white at 12 s."""
-    video = np.zeros((505, 64, 64, 3), np.uint8)
-    video[300:] = 255
+    """13.2 s of black that turn white at 8 s."""
+    video = np.zeros((330, 64, 64, 3), np.uint8)
+    video[200:] = 255
     clip = dataclasses.replace(render_clip(2_000_000, size=64, duration=1, audio=False), video=video)
     path = tmp_path_factory.mktemp("clips") / "long.mp4"
     write_mp4(path, clip)
@@ -188,15 +188,15 @@ def long_clip(tmp_path_factory):
 def test_a_long_video_the_whole_way(long_clip, tmp_path):
     pipe, seen = mmaudio.load("tiny_16k", device="cpu"), []
     take = pipe(long_clip, "wood", num_steps=2, progress=lambda *told: seen.append(told))[0]
-    assert take.audio.shape == (1, round(20.2 * 16_000))
-    assert take.latents.shape == (632, 20)
-    assert "20.2 s long" in take.notes[0]
+    assert take.audio.shape == (1, round(13.2 * 16_000))
+    assert take.latents.shape == (413, 20)
+    assert "13.2 s long" in take.notes[0]
     assert list(dict.fromkeys(stage for stage, *_ in seen)) == [
         "decode", "text", "conditions", "solve", "VAE", "vocoder"
     ]  # fmt: skip
-    assert ("solve", 8, 8) in seen  # four windows, two steps
+    assert ("solve", 4, 4) in seen  # two windows, two steps
     video = take.save_video(tmp_path / "long.mp4")
-    assert read_video(video.path).duration == pytest.approx(20.2, abs=0.05)
+    assert read_video(video.path).duration == pytest.approx(13.2, abs=0.05)
 
     class Cancelled(Exception):
         pass
@@ -213,17 +213,29 @@ def test_a_long_video_the_whole_way(long_clip, tmp_path):
 
 def test_windows_see_their_own_scene_only(long_clip):
     pipe = mmaudio.Pipeline("tiny_16k", device="cpu")
-    inputs = Inputs(None, None, pipe.variant.spec, 20.2, long_clip, windowed=True)
-    whole = window_frames(pipe, inputs, 8.0, (0.0, 20.2))
+    inputs = Inputs(None, None, pipe.variant.spec, 13.2, long_clip, windowed=True)
+    whole = window_frames(pipe, inputs, 4.0, (0.0, 13.2))
     assert whole.clip.shape[0] == 64
     assert (whole.clip[:31] < 30).all()
     assert (whole.clip[33:] > 225).all()
-    dark, light = (window_frames(pipe, inputs, 8.0, scene) for scene in ((0.0, 11.9), (12.1, 20.2)))
+    dark, light = (window_frames(pipe, inputs, 4.0, scene) for scene in ((0.0, 7.9), (8.1, 13.2)))
     assert max(dark.clip.max(), dark.sync.max()) < 30
     assert min(light.clip.min(), light.sync.min()) > 225
     assert (len(dark.clip), len(light.sync)) == (64, 200)
 
 
+def test_low_memory_gives_the_same_features(long_clip):
+    inputs = Inputs(None, None, SPEC_16K, 9.0, long_clip, windowed=True)
+    parts = make_segments(9.0)
+    windows = plan_video(inputs, parts)
+    pipes = [mmaudio.Pipeline("tiny_16k", device="cpu", low_memory=low) for low in (False, True)]
+    usual, low = (encode_windows(pipe, inputs, windows, parts) for pipe in pipes)
+    assert len(usual) == 2
+    for one, other in zip(usual, low, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    assert list(pipes[1]._parts) == ["sync"]
+
+
 def test_scene_cuts(long_clip):
     pytest.importorskip("scenedetect")
-    assert scene_cuts(long_clip) == pytest.approx([12.0], abs=0.05)
+    assert scene_cuts(long_clip) == pytest.approx([8.0], abs=0.05)
