@@ -5,10 +5,12 @@ import math
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 import mmaudio
 from mmaudio import flow
+from mmaudio.cli import demo
 from mmaudio.inputs import Inputs
 from mmaudio.long import cross_fade, encode_windows, joint_velocity, plan, plan_video, vocode, window_frames
 from mmaudio.media import read_video
@@ -239,3 +241,17 @@ def test_low_memory_gives_the_same_features(long_clip):
 def test_scene_cuts(long_clip):
     pytest.importorskip("scenedetect")
     assert scene_cuts(long_clip) == pytest.approx([8.0], abs=0.05)
+
+
+def test_parts_of_a_short_video_from_the_command_line(tmp_path, capsys):
+    pytest.importorskip("scenedetect")
+    write_mp4(tmp_path / "ball.mp4", render_clip(2_000_000, size=64, duration=2, audio=False))
+    (tmp_path / "words.csv").write_text("start,end,prompt\n0,1.2,wood\n")
+    arguments = ["--video", str(tmp_path / "ball.mp4"), "--prompts", str(tmp_path / "words.csv"), "--split_scenes"]
+    options = ["--variant", "tiny_16k", "--num_steps", "1", "--output", str(tmp_path / "out")]
+    assert demo([*arguments, *options]) == 0
+    assert "in overlapping windows of 8 s" in capsys.readouterr().err
+    assert soundfile.info(tmp_path / "out" / "ball.flac").frames == 2 * 16_000
+    (tmp_path / "words.csv").write_text("start,end,prompt\n4,5,wood\n")
+    assert demo([*arguments, *options, "--overwrite"]) == 2
+    assert "begins after the video" in capsys.readouterr().err
