@@ -5,7 +5,7 @@
     python scripts/train_tiny.py --budget gpu                    # one GPU
     python scripts/train_tiny.py --budget cpu --stages evaluate,pack
     torchrun --standalone --nproc_per_node=2 scripts/train_tiny.py --budget cpu --stages sync,features,flow
-    python scripts/train_tiny.py --budget cpu --go-on            # another round for the bundled model's flow network
+    python scripts/train_tiny.py --budget cpu --go-on candidates/tiny_16k    # another round for its flow network
 
 Stages, in their order: data (clips rendered to memory-mapped files), vae, vocoder (a small BigVGAN, compared with
 Griffin-Lim), clip, sync (the picture predicts its sound), features (by the code of scripts/extract_features.py), flow,
@@ -80,7 +80,7 @@ BUDGETS = {
             "vocoder": Plan(8, 200, 1e-3),
             "clip": Plan(128, 1500, 1e-3),
             "sync": Plan(32, 4500, 1e-3),
-            "flow": Plan(16, 2600, 1.5e-3),
+            "flow": Plan(16, 3800, 1.5e-3),
         },
         evaluated=200,
     ),
@@ -535,19 +535,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="rendering processes (the cores)")
     parser.add_argument("--out", type=Path, default=BUNDLED_DIR, help="where pack writes (the package)")
     parser.add_argument(
-        "--go-on", action="store_true", help="keep the bundled codec and encoders, and train the flow network on"
+        "--go-on", type=Path, metavar="DIR", help="keep the codec and encoders of DIR, and train its flow network on"
     )
     args = parser.parse_args(argv)
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world > 1 and (alone := [name for name in args.stages if name not in SHARED]):
         parser.error(f"stage {alone[0]} is done by one process: torchrun needs --stages {','.join(SHARED)}, or some")
-    start = BUNDLED_DIR / TINY.files.network.name if args.go_on else None
+    start = args.go_on.absolute() / TINY.files.network.name if args.go_on else None
     job = Job(args.budget, BUDGETS[args.budget], args.work.absolute(), args.out, args.workers, rank, start)
     job.work.mkdir(parents=True, exist_ok=True)
-    if args.go_on:
+    if start:
         args.stages = [name for name in args.stages if name not in TRAINED_ONCE]
-        keep_bundled(job)
     try:
+        keep_parts(job)
         with stopping(args.time_limit) as out_of_time:
             for name in (name for name in STAGES if name in args.stages):
                 if out_of_time():
@@ -564,13 +564,21 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def keep_bundled(job: Job) -> None:
-    """The bundled codec and encoders where the stages look for them; what lies there already stays."""
-    job.weights.mkdir(exist_ok=True)
+def keep_parts(job: Job) -> None:
+    """Codec and encoders of an earlier round where the stages look for them; what lies there already stays.
+
+    Raises:
+        WeightError: a file is missing.
+    """
     for part, file in TINY.files.present.items():
-        target = job.weights / file.name
-        if part != "network" and not target.exists():
-            shutil.copyfile(BUNDLED_DIR / file.name, target)
+        source, target = job.start and job.start.with_name(file.name), job.weights / file.name
+        if source is None or (part != "network" and target.exists()):
+            continue
+        if not source.exists():
+            raise WeightError(f"{source}: is not there; --go-on needs a folder with all files of {TINY.name}")
+        if part != "network":
+            job.weights.mkdir(exist_ok=True)
+            shutil.copyfile(source, target)
 
 
 def stage_names(text: str) -> list[str]:

@@ -88,11 +88,13 @@ def test_the_whole_command(script, tmp_path, monkeypatch, capsys):
     assert "| Griffin-Lim 64 | " in card
 
     # another round: the encoders stay, the network goes on from the packed one
-    monkeypatch.setattr(script, "BUNDLED_DIR", out)
     again = tmp_path / "again"
     shutil.copytree(work / "data", again / "data")
-    words = ["--budget", "cpu", "--work", str(again), "--out", str(tmp_path / "out2"), "--workers", "1", "--go-on"]
-    assert script.main([*words, "--stages", "data,vae,sync,features,flow,ema,pack"]) == 0
+    folders = ["--work", str(again), "--out", str(tmp_path / "out2"), "--go-on", str(out)]
+    assert (
+        script.main(["--budget", "cpu", *folders, "--workers", "1", "--stages", "data,vae,sync,features,flow,ema,pack"])
+        == 0
+    )
     assert "== vae" not in capsys.readouterr().err
     assert not (again / "runs" / "vae").exists()
     for name in ("vae", "clip", "sync"):
@@ -118,6 +120,8 @@ def test_what_cannot_be_done_is_one_line(script, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         script.main([*words, "vae"])
     assert "data/train: cannot read" in capsys.readouterr().err
+    assert script.main([*words, "flow", "--go-on", str(tmp_path)]) == 2
+    assert "tiny_16k_network.safetensors: is not there; --go-on needs a folder" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         script.main([*words, "trian"])
     assert "unknown stage 'trian'" in capsys.readouterr().err
