@@ -159,8 +159,13 @@ def test_download_load_demo(manifests, server, tmp_path, monkeypatch, capsys):
     # the converted network is taken instead, and says the same
     assert main(["convert", str(weights / "mmaudio_small_16k.pth")]) == 0
     (weights / "mmaudio_small_16k.pth").unlink()
-    again = mmaudio.load("small_16k", weights_dir=weights, device="cpu")(video=video, prompt="rain", num_steps=2)[0]
-    assert torch.equal(again.latents, generation.latents)
+    converted = mmaudio.load("small_16k", weights_dir=weights, device="cpu")
+    before, after = (p.part("network").state_dict() for p in (pipe, converted))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    # not to the bit on every processor: mapped weights begin elsewhere in memory, and kernels are chosen by that, too
+    again = converted(video=video, prompt="rain", num_steps=2)[0]
+    assert torch.allclose(again.latents, generation.latents, atol=1e-5)
 
 
 def test_wrong_checksum(server, tmp_path, monkeypatch, capsys):
