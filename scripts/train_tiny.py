@@ -389,7 +389,7 @@ def ema(job: Job) -> None:
     best = min(losses, key=losses.get)
     write_json(job.work / "ema.json", {"losses": losses, "chosen": best})
     plan, before = job.budget.plans["flow"], read_metadata(job.start).get("rounds", "others") if job.start else ""
-    rounds = f"{before}, then {plan.steps} x {plan.batch}" if before else f"{plan.steps} x {plan.batch}"
+    rounds = ", then ".join(filter(None, (before, f"{plan.steps} x {plan.batch}")))
     publish(job, result, state.task.export(averages[best]), sigma_rel=str(best), made_of=made_of, rounds=rounds)
 
 
@@ -544,10 +544,10 @@ def main(argv: list[str] | None = None) -> int:
     start = args.go_on.absolute() / TINY.files.network.name if args.go_on else None
     job = Job(args.budget, BUDGETS[args.budget], args.work.absolute(), args.out, args.workers, rank, start)
     job.work.mkdir(parents=True, exist_ok=True)
-    if start:
-        args.stages = [name for name in args.stages if name not in TRAINED_ONCE]
     try:
-        keep_parts(job)
+        if start:
+            args.stages = [name for name in args.stages if name not in TRAINED_ONCE]
+            keep_parts(job)
         with stopping(args.time_limit) as out_of_time:
             for name in (name for name in STAGES if name in args.stages):
                 if out_of_time():
@@ -570,15 +570,14 @@ def keep_parts(job: Job) -> None:
     Raises:
         WeightError: a file is missing.
     """
-    for part, file in TINY.files.present.items():
-        source, target = job.start and job.start.with_name(file.name), job.weights / file.name
-        if source is None or (part != "network" and target.exists()):
-            continue
-        if not source.exists():
+    names = [file.name for file in TINY.files.present.values()]
+    for name in names:
+        if not (source := job.start.with_name(name)).exists():
             raise WeightError(f"{source}: is not there; --go-on needs a folder with all files of {TINY.name}")
-        if part != "network":
-            job.weights.mkdir(exist_ok=True)
-            shutil.copyfile(source, target)
+    job.weights.mkdir(exist_ok=True)
+    for name in names:
+        if name != job.start.name and not (target := job.weights / name).exists():
+            shutil.copyfile(job.start.with_name(name), target)
 
 
 def stage_names(text: str) -> list[str]:
