@@ -7,7 +7,7 @@ make an `Estimate`, which has a confidence interval and can be compared with ano
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -55,7 +55,8 @@ def frechet_estimate(
         change = sign * 2 * centred @ apart + np.square(centred).sum(1) * count / (count - 1)  # (N,)
         change -= count * np.square(directions) @ sizes
         sides.append((change - change.mean()) / count)
-    return Estimate.of(_frechet(x, y, sizes), (generated_clips, sides[0]), (reference_clips, sides[1]))
+    found = Estimate.of(_frechet(x, y, sizes), (generated_clips, sides[0]), (reference_clips, sides[1]))
+    return replace(found, lowest=0.0)
 
 
 def kernel_distance(generated: np.ndarray, reference: np.ndarray) -> float:
@@ -295,6 +296,7 @@ class Estimate:
     value: float
     clips: tuple[str, ...]  # sorted
     shares: np.ndarray  # (clips,) float64; they add up to 0. NaN: not known
+    lowest: float = -np.inf  # that the metric can be: an interval ends there
 
     @classmethod
     def of(cls, value: float, *sides: tuple[Sequence[str], np.ndarray]) -> "Estimate":
@@ -320,10 +322,11 @@ class Estimate:
 
     def interval(self, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
         """Bootstrap confidence interval over clips."""
-        return bootstrap_interval(
+        low, high = bootstrap_interval(
             lambda rows: self.value + self.shares[rows].sum(),
             len(self.clips), level=level, resamples=resamples, seed=seed,
         )  # fmt: skip
+        return max(low, self.lowest), high
 
 
 @dataclass(frozen=True)

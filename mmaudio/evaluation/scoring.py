@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from mmaudio.evaluation.metrics import (
     bootstrap_interval,
     cosine_scores,
     desync,
-    frechet_estimate,
     inception_estimate,
     kl_divergences,
     top_k_share,
@@ -98,8 +97,7 @@ def set_distance(estimate_of: Callable, name: str, paired: bool) -> Callable[[Fe
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             estimate = estimate_of(rows, true_rows, [clip_of[name] for name in names], true_names)
-        found = scored(estimate, len(made), notes=tuple(dict.fromkeys(str(w.message) for w in caught)))
-        return replace(found, low=max(found.low, 0.0)) if estimate_of is frechet_estimate else found
+        return scored(estimate, len(made), notes=tuple(dict.fromkeys(str(w.message) for w in caught)))
 
     return score
 
