@@ -56,10 +56,17 @@ def resample(mono: Tensor, rate: int, new_rate: int) -> Tensor:
     Raises:
         ClipError: the two rates have no small ratio, so that the filters would fill the memory.
     """
+    if problem := resampling_problem(rate, new_rate):
+        raise ClipError(problem)
+    return AF.resample(mono, rate, new_rate, **KAISER)
+
+
+def resampling_problem(rate: int, new_rate: int) -> str | None:
+    """What is wrong with two rates that have no small ratio: the filters between them would fill the memory."""
     divisor = math.gcd(rate, new_rate)
     if (rate // divisor) * (new_rate // divisor) > MAX_FILTERS:
-        raise ClipError(f"{rate} Hz cannot be resampled to {new_rate} Hz; convert it to 44100 or 48000 Hz")
-    return AF.resample(mono, rate, new_rate, **KAISER)
+        return f"{rate} Hz cannot be resampled to {new_rate} Hz; convert it to 44100 or 48000 Hz"
+    return None
 
 
 def partition(total: int, rate: int, max_segments: int = 5) -> list[tuple[int, int]]:

@@ -1,12 +1,11 @@
 """Sound as the networks want it: mixed down, resampled and cut; and the spectrogram that two of them share."""
 
-import math
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from mmaudio.data.preparation import MAX_FILTERS
+from mmaudio.data.preparation import resampling_problem
 
 
 def resample(samples: Tensor, rate: int, new_rate: int) -> Tensor:
@@ -17,9 +16,8 @@ def resample(samples: Tensor, rate: int, new_rate: int) -> Tensor:
     """
     from torchaudio.functional import resample as resample_by_default  # slow to import
 
-    divisor = math.gcd(rate, new_rate)
-    if (rate // divisor) * (new_rate // divisor) > MAX_FILTERS:
-        raise ValueError(f"{rate} Hz cannot be resampled to {new_rate} Hz; convert it to 44100 or 48000 Hz")
+    if problem := resampling_problem(rate, new_rate):
+        raise ValueError(problem)
     return resample_by_default(samples, rate, new_rate)
 
 
