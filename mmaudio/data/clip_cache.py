@@ -64,6 +64,11 @@ class CachedClip:
         """Of no file: it names the clip in messages."""
         return self.cache.folder / self.id
 
+    @property
+    def events(self) -> list[dict]:
+        """What is known to happen, if the clip was simulated: `mmaudio.stage.Event`s as dicts."""
+        return self.cache.lines[self.index].get("events", [])
+
     def frames(self, size: int) -> Tensor:
         """(T, 3, H, W) uint8 at 25 fps; a view.
 

@@ -161,6 +161,17 @@ class VisualExtractor(nn.Module):
         return x.unflatten(0, patches.shape[:2])
 
 
+def cut_segments(frames: Tensor, c: SynchformerConfig) -> Tensor:
+    """Frames (B, T, 3, H, W) to overlapping segments (B, S, 16, 3, H, W), one every 8 frames; a view.
+
+    Raises:
+        ValueError: fewer frames than one segment has.
+    """
+    if frames.shape[1] < c.segment_frames:
+        raise ValueError(f"Synchformer needs at least {c.segment_frames} frames at 25 fps, got {frames.shape[1]}")
+    return rearrange(frames.unfold(1, c.segment_frames, c.segment_step), "b s c h w t -> b s t c h w")
+
+
 class SynchformerVisual(nn.Module):
     """The visual encoder; keys are those of the official file's `vfeat_extractor.*` part."""
 
@@ -176,11 +187,7 @@ class SynchformerVisual(nn.Module):
         return rearrange(self.vfeat_extractor(x), "(b s) f d -> b s f d", b=batch)
 
     def segment(self, frames: Tensor) -> Tensor:
-        """Frames (B, T, 3, H, W) to overlapping segments (B, S, 16, 3, H, W), one every 8 frames; a view."""
-        c = self.config
-        if frames.shape[1] < c.segment_frames:
-            raise ValueError(f"Synchformer needs at least {c.segment_frames} frames at 25 fps, got {frames.shape[1]}")
-        return rearrange(frames.unfold(1, c.segment_frames, c.segment_step), "b s c h w t -> b s t c h w")
+        return cut_segments(frames, self.config)
 
     @torch.inference_mode()
     def encode(self, frames: Tensor, chunk: int = 8, progress: Callable[[int, int], None] | None = None) -> Tensor:

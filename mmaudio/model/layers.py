@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmaudio.sequence import SequenceSpec
+
 RMS_EPS = torch.finfo(torch.float32).eps  # whatever the dtype: the reference was trained with this epsilon
 
 
@@ -113,6 +115,20 @@ def nearest_exact_index(source_len: int, target_len: int, device=None) -> Tensor
     ratio = torch.tensor(source_len / target_len, dtype=torch.float32, device="cpu")
     index = ((torch.arange(target_len, dtype=torch.float32, device="cpu") + 0.5) * ratio).floor().long()
     return index.clamp(max=source_len - 1).to(device)
+
+
+@constant_table
+def sync_frame_index(spec: SequenceSpec, device=None) -> Tensor:
+    """Which of the frames of overlapping Synchformer segments, in their order, is seen at the middle of each latent.
+
+    Of the two segments that see a frame, the one in which it is further from the ends: it knows before and after.
+    """
+    middle = torch.arange(spec.latent_len, dtype=torch.float64, device="cpu") + 0.5
+    frame = (middle * (spec.mel_per_latent * spec.hop_length) * spec.sync_fps / spec.sample_rate).long()
+    margin = (spec.sync_segment - spec.sync_step) // 2
+    segment = ((frame - margin) // spec.sync_step).clamp(0, spec.sync_segments - 1)
+    within = (frame - segment * spec.sync_step).clamp(max=spec.sync_segment - 1)  # the clip's end may be in no segment
+    return (segment * spec.sync_segment + within).to(device)
 
 
 class TimestepEmbedder(nn.Module):

@@ -14,6 +14,7 @@ from mmaudio.model.layers import (
     TimestepEmbedder,
     nearest_exact_index,
     rope_table,
+    sync_frame_index,
     without_convolutions,
 )
 from mmaudio.sequence import SequenceSpec
@@ -35,6 +36,8 @@ class MMAudioConfig:
     text_dim: int = 1024
     text_len: int = 77
     sync_tokens_per_segment: int = 8
+    sync_frames_per_token: int = 2
+    sync_in_time: bool = False  # each latent sees the frame of its moment; else tokens are stretched in their order
     # The paper's ablations (configs/experiment); its own choices are the defaults.
     sync_use: str = "modulate"  # every frame; sum: added to the visual tokens instead; none: sync features are ignored
     aligned_rope: bool = True  # latent and visual tokens are rotated on one time scale
@@ -123,6 +126,7 @@ class MMAudio(nn.Module):
         self.final_layer = FinalBlock(D, c.latent_dim)
 
         self.sync_pos_emb = nn.Parameter(torch.zeros(1, 1, c.sync_tokens_per_segment, c.sync_dim))
+        self.sync_frames_proj = nn.Linear(c.sync_dim, c.sync_frames_per_token * c.sync_dim) if c.sync_in_time else None
         self.latent_mean = nn.Parameter(torch.zeros(1, 1, c.latent_dim))
         self.latent_std = nn.Parameter(torch.ones(1, 1, c.latent_dim))
         self.empty_string_feat = nn.Parameter(torch.zeros(c.text_len, c.text_dim))
@@ -159,6 +163,7 @@ class MMAudio(nn.Module):
             constants += [self.empty_clip_feat, self.empty_sync_feat]
         if self.config.sync_use == "none":
             constants += [self.empty_sync_feat, self.sync_pos_emb, *self.sync_input_proj.parameters()]
+            constants += self.sync_frames_proj.parameters() if self.sync_frames_proj else []
         for parameter in constants:
             parameter.requires_grad_(False)
 
@@ -218,7 +223,11 @@ class MMAudio(nn.Module):
                 )
 
         sync = sync.unflatten(1, (-1, self.config.sync_tokens_per_segment)) + self.sync_pos_emb  # (B, S/8, 8, sync_dim)
-        sync = self.sync_input_proj(sync.flatten(1, 2).to(self.dtype))  # (B, S, D)
+        sync = sync.flatten(1, 2).to(self.dtype)  # (B, S, sync_dim)
+        if self.sync_frames_proj is not None:
+            frames = self.sync_frames_proj(sync).unflatten(2, (self.config.sync_frames_per_token, -1)).flatten(1, 2)
+            sync = frames[:, sync_frame_index(spec, sync.device)]  # (B, L, sync_dim)
+        sync = self.sync_input_proj(sync)  # (B, S or L, D)
         clip = self.clip_input_proj(clip.to(self.dtype))  # (B, T, D)
         clip, sync = self._use_sync(clip, sync, spec)
         text = self.text_input_proj(text.to(self.dtype))  # (B, N, D)
@@ -241,9 +250,9 @@ class MMAudio(nn.Module):
     def _use_sync(self, clip: Tensor, sync: Tensor, spec: SequenceSpec) -> tuple[Tensor, Tensor]:
         """Projected features to the visual tokens and to what is added to each latent frame's condition."""
         if self.config.sync_use == "modulate":
-            return clip, sync[:, nearest_exact_index(spec.sync_len, spec.latent_len, sync.device)]  # (B, L, D)
+            return clip, sync[:, nearest_exact_index(sync.shape[1], spec.latent_len, sync.device)]  # (B, L, D)
         if self.config.sync_use == "sum":  # at the sync features' rate, so that no timing is lost
-            clip = clip[:, nearest_exact_index(spec.clip_len, spec.sync_len, clip.device)] + sync  # (B, S, D)
+            clip = clip[:, nearest_exact_index(spec.clip_len, sync.shape[1], clip.device)] + sync  # (B, S or L, D)
         return clip, torch.zeros_like(sync[:, :1])  # (B, 1, D)
 
     def null_conditions(self, batch: int, spec: SequenceSpec, negative_text: Tensor | None = None) -> Conditions:

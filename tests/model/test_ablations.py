@@ -6,9 +6,9 @@ import json
 import pytest
 import torch
 
-from mmaudio.model.layers import MLP, ConvMLP, nearest_exact_index, rope_table
+from mmaudio.model.layers import MLP, ConvMLP, nearest_exact_index, rope_table, sync_frame_index
 from mmaudio.model.network import MMAudio, MMAudioConfig
-from mmaudio.sequence import SPEC_16K
+from mmaudio.sequence import SPEC_16K, SPEC_44K
 from mmaudio.variants import TINY_16K, get_variant, network_metadata
 from mmaudio.weights import CONFIG_KEY, WeightError, save_safetensors
 
@@ -19,6 +19,8 @@ FULL = MMAudioConfig(
 SWITCHES = [
     {"sync_use": "none"},
     {"sync_use": "sum"},
+    {"sync_in_time": True},
+    {"sync_in_time": True, "sync_use": "none"},
     {"aligned_rope": False},
     {"conv_mlp": False},
     {"missing": "zeros"},
@@ -88,6 +90,38 @@ def test_summed_sync_features_are_visual_tokens_and_modulate_nothing():
     torch.testing.assert_close(conditions.clip_rope, aligned, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("spec", [SPEC_16K, SPEC_44K, SPEC_16K.with_duration(0.64), SPEC_44K.with_duration(5.3)])
+def test_sync_features_in_time_are_of_the_frame_that_is_seen(spec):
+    index = sync_frame_index(spec)
+    assert len(index) == spec.latent_len
+    segment, within = index // 16, index % 16
+    middles = (torch.arange(spec.latent_len) + 0.5).double() * spec.mel_per_latent * spec.hop_length
+    last = 8 * spec.sync_segments + 7  # what follows is in no segment
+    assert torch.equal(8 * segment + within, (25 * middles / spec.sample_rate).long().clamp(max=last))
+    inner = (segment > 0) & (segment < spec.sync_segments - 1)
+    assert ((within[inner] >= 4) & (within[inner] < 12)).all()
+
+
+@pytest.mark.parametrize("moment", [0.3, 1.0, 1.7])
+def test_a_moment_s_sync_features_modulate_that_moment(moment):
+    """What a stretched sequence does not: there the two segments that see a moment put it at two other ones."""
+    found = {}
+    for in_time in (False, True):
+        network = network_of(sync_in_time=in_time)
+        sync = features(batch=1)["sync"]
+        changed = sync.clone()
+        for segment in range(SPEC.sync_segments):
+            token = int(25 * moment - 8 * segment) // 2
+            if 0 <= token < 8:
+                changed[:, 8 * segment + token] += 5.0
+        other = {name: features(batch=1)[name] for name in ("clip", "text")}
+        one, two = (network.encode_conditions(sync=x, **other, spec=SPEC).sync for x in (sync, changed))
+        found[in_time] = ((one - two)[0].abs().amax(1) > 0).nonzero().squeeze(1) * SPEC.duration / SPEC.latent_len
+    width = (2 / 25) / 2 + 4 * SPEC.duration / SPEC.latent_len  # of the token and of the convolutions, to each side
+    assert (found[True] - moment).abs().max() < width + 0.08
+    assert (found[False] - moment).abs().max() > width + 0.08
+
+
 def test_default_rope_counts_visual_tokens():
     x = {name: features()[name] for name in ("clip", "sync", "text")}
     aligned, default = (network_of(aligned_rope=on) for on in (True, False))
@@ -131,10 +165,11 @@ def test_a_file_says_what_its_network_is(tmp_path):
     save_safetensors(path, {"x": torch.zeros(1)}, metadata)
     assert get_variant(path).network == changed
     written = json.loads(metadata[CONFIG_KEY])
-    for name in ("sync_use", "aligned_rope", "conv_mlp", "missing"):
+    for name in ("sync_use", "sync_in_time", "aligned_rope", "conv_mlp", "missing"):
         del written[name]
     save_safetensors(path, {"x": torch.zeros(1)}, metadata | {CONFIG_KEY: json.dumps(written)})
-    assert get_variant(path).network == TINY_16K.network, "files from before there were switches"
+    before = dataclasses.replace(TINY_16K.network, sync_in_time=False)
+    assert get_variant(path).network == before, "files from before there were switches"
     save_safetensors(path, {"x": torch.zeros(1)}, metadata | {CONFIG_KEY: '{"missing": "random"}'})
     with pytest.raises(WeightError, match="missing is 'random', expected one of default, zeros, learned"):
         get_variant(path)

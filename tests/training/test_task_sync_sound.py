@@ -2,18 +2,21 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from mediatasks import fit, task_config, write_films
 from safetensors.torch import load_file
 
+from mmaudio.data.clip_cache import CacheSpec, CacheWriter
+from mmaudio.data.preparation import ClipError
 from mmaudio.data.sampler import Item
 from mmaudio.features.synchformer import SynchformerConfig
 from mmaudio.loading import load_sync
 from mmaudio.training.task import Draw, Nets
 from mmaudio.training.tasks import sync
 from mmaudio.training.tasks.augmentation import jittered
-from mmaudio.training.tasks.sync_sound import band_levels, motion_energy, onset_strength
+from mmaudio.training.tasks.sync_sound import LABELS, band_levels, known_events, motion_energy, onset_strength
 from mmaudio.variants import TINY_16K, VARIANTS
 from mmaudio.weights import save_safetensors
 
@@ -84,6 +87,38 @@ def test_onsets_are_where_something_begins():
     levels = band_levels(audio)
     assert levels.shape == (2, 25, 8)
     assert (levels[1, 10] > levels[0, 10]).all()
+
+
+def test_known_events_are_marked_by_kind_and_material_while_they_sound():
+    event = {"time": 0.41, "kind": "strike", "material": "wood", "seconds": 0.0, "seen": True}
+    lasting = {"time": 0.6, "kind": "rain", "material": None, "seconds": 5.0, "seen": True}
+    target = known_events([event, lasting, event | {"time": 0.1, "kind": "bell", "seen": False}], 25)
+    assert target.shape == (25, len(LABELS))
+    assert target.nonzero().tolist() == [
+        *sorted([10, LABELS.index(name)] for name in ("strike", "wood")),
+        *([frame, LABELS.index("rain")] for frame in range(15, 25)),
+    ]
+
+
+def test_known_events_are_learned_from_a_clip_cache_and_from_nothing_else(build, manifest, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="task.events is for task.stage=sound"):
+        build(stage="contrastive", events=True)
+    with pytest.raises(ClipError, match="needs a clip cache of simulated clips"):
+        build(events=True).train.__getitems__([Item(0, 0)])
+    rng = np.random.default_rng(0)
+    writer = CacheWriter(tmp_path / "cache", CacheSpec(25, 32, 16_000, 16_000, "test"))
+    for k in range(4):
+        event = {"time": 0.2 + 0.1 * k, "kind": "strike", "material": "wood", "seconds": 0.0, "seen": True}
+        line = {"id": str(k), "captions": ["a knock"], "events": [event]}
+        video = rng.integers(0, 255, (25, 32, 32, 3)).astype(np.uint8)
+        writer.append(video, rng.normal(size=16_000).astype(np.float32) / 9, line)
+    config = task_config("sync", tmp_path / "cache", {"stage": "sound", "segments": 1, "duration": 1.0, "events": True})
+    task = sync.build(config, CPU)
+    batch = task.train.__getitems__([Item(i, i) for i in range(4)])
+    assert batch.events.shape == (4, 16, len(LABELS))
+    record = fit(task, batch, steps=30, lr=3e-3)
+    assert record[-1]["events"] < 0.5 * record[0]["events"]
+    assert {key.partition(".")[0] for key in task.export(task.network.state_dict())} == {"vfeat_extractor"}
 
 
 def test_motion_energy_sees_what_moves():

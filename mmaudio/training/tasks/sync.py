@@ -34,7 +34,7 @@ from mmaudio.training.tasks.setup import (
     start_weights,
     task_options,
 )
-from mmaudio.training.tasks.sync_sound import SoundReadout, short_attention, sound_loss
+from mmaudio.training.tasks.sync_sound import SoundLoss, SoundReadout, known_events, short_attention
 from mmaudio.variants import Variant
 from mmaudio.weights import WeightError, load_strict
 
@@ -52,6 +52,7 @@ class Options:
     stage: str = "contrastive"  # sound, contrastive, offset
     segments: int = 14  # of a training example, each 0.64 s, one every 0.32 s; offset always takes 14
     duration: float = 8.0  # seconds from a clip's start on that examples are cut from
+    events: bool = False  # sound: also learn what clip caches of simulated clips list (kind and material, by frame)
     frozen: list[str] | None = None  # of visual, audio: stay as `weights` has them; None: both for offset, else none
 
 
@@ -67,8 +68,10 @@ def build(config: TrainConfig, device: torch.device) -> Task:
         raise ValueError(f"task.stage must be one of {', '.join(STAGES)}, got {options.stage!r}")
     variant = chosen_variant(config)
     offset = options.stage == "offset"
+    if options.events and options.stage != "sound":
+        raise ValueError("task.events is for task.stage=sound")
     segments = variant.sync_head.segments if offset else options.segments
-    read = ReadSpan(variant.sync.frame_size, segments, options.duration, offset)
+    read = ReadSpan(variant.sync.frame_size, segments, options.duration, offset, options.events)
     if read.needed > options.duration * SYNC_FPS:
         raise ValueError(
             f"task.duration is {options.duration:g} s, but {segments} segments{' and the offsets' if offset else ''} "
@@ -85,7 +88,7 @@ def build(config: TrainConfig, device: torch.device) -> Task:
     return Task(
         name="sync",
         network=network.to(device),
-        loss=LOSSES[options.stage],
+        loss=SoundLoss(variant.sync) if options.stage == "sound" else LOSSES[options.stage],
         train=train,
         validation=validation,
         file_name=variant.files.sync.local_names[0],
@@ -98,7 +101,7 @@ def build(config: TrainConfig, device: torch.device) -> Task:
 
 def build_network(variant: Variant, options: Options) -> nn.Module:
     if options.stage == "sound":
-        return SoundReadout(variant.sync)
+        return SoundReadout(variant.sync, options.events)
     network = Synchformer(variant.synchformer)
     if options.stage == "contrastive":
         network.head = ContrastiveHead(variant.sync_head.embed_dim)
@@ -113,6 +116,7 @@ class SpanBatch(TensorBatch):
     frames: Tensor  # (B, T, 3, H, W) uint8 at 25 fps
     audio: Tensor  # (B, N) float32 at 16 kHz, as long as the frames
     target: Tensor  # (B,) int64: class of the offset in `offset_grid`
+    events: Tensor  # (B, T, LABELS) of `known_events`; (B, T, 0) if they are not asked for
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,7 @@ class ReadSpan:
     segments: int
     duration: float  # seconds
     offset: bool
+    events: bool = False
 
     @property
     def length(self) -> int:
@@ -140,10 +145,12 @@ class ReadSpan:
         early = (target - NUM_OFFSETS // 2) * FRAMES_PER_CLASS  # frames by which the sound is too early
         start = int(rng.integers(max(0, -early), len(frames) - self.length - max(0, early) + 1))
         heard = (start + early) * SAMPLES_PER_FRAME
+        events = self.known(row, len(frames))
         return {
             "frames": frames[start : start + self.length].clone(),  # else the whole clip travels between processes
             "audio": audio[heard : heard + self.length * SAMPLES_PER_FRAME].clone(),
             "target": torch.tensor(target),
+            "events": events[start : start + self.length].clone(),
         }
 
     def clip(self, row: Row) -> tuple[Tensor, Tensor]:
@@ -166,6 +173,13 @@ class ReadSpan:
                 f"needs {self.needed / SYNC_FPS:g} s; leave clip {row.id} out"
             )
         return frames[:length], audio[: length * SAMPLES_PER_FRAME]
+
+    def known(self, row: Row, frames: int) -> Tensor:
+        if not self.events:
+            return torch.zeros(frames, 0)
+        if not isinstance(row, CachedClip):
+            raise ClipError(f"{row.path}: task.events needs a clip cache of simulated clips, this is a file")
+        return known_events(row.events, frames)
 
     def frames(self, row: Row) -> Tensor:
         if isinstance(row, CachedClip):
@@ -231,7 +245,7 @@ def offset_loss(nets: Nets, batch: SpanBatch, draw: Draw) -> Losses:
     return Losses(F.cross_entropy(logits, batch.target), parts)
 
 
-LOSSES = {"sound": sound_loss, "contrastive": contrastive_loss, "offset": offset_loss}
+LOSSES = {"contrastive": contrastive_loss, "offset": offset_loss}
 
 
 # ---- weights

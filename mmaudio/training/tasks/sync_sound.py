@@ -2,11 +2,12 @@
 
 Both later stages compare whole features, and a small network never finds the few moving pixels that decide. Here every
 40 ms are asked about: does a sound begin, how loud is each band, and what moves. The answers come from the video
-itself, so any video with sound will do. The read-outs are linear, hence their inputs, the features, have it plain;
-they are not kept.
+itself, so any video with sound will do; of simulated clips it is known besides what happens when, and can be asked
+for. The read-outs are linear, hence their inputs, the features, have it plain; they are not kept.
 """
 
 import contextlib
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -17,9 +18,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from mmaudio.codec.mel import MelConfig, MelSpectrogram
 from mmaudio.data.sampler import TensorBatch
 from mmaudio.features.frames import sync_normalize
-from mmaudio.features.synchformer import SynchformerConfig, SynchformerVisual
+from mmaudio.features.synchformer import SynchformerConfig, SynchformerVisual, cut_segments
 from mmaudio.features.synchformer_audio import SAMPLE_RATE
 from mmaudio.media.video import SYNC_FPS
+from mmaudio.stage import HELD_OUT, KINDS, MATERIALS, SURFACES
 from mmaudio.training.task import Draw, Losses, Nets
 from mmaudio.training.tasks.augmentation import jittered
 
@@ -31,6 +33,7 @@ FLUX = MelConfig(SAMPLE_RATE, 320, SAMPLES_PER_FRAME // 4, 16, log10=True)
 QUIET = 1e-3  # mel magnitude below which a change is not heard
 FLUX_NONE, FLUX_FULL = 0.1, 0.5  # mean rise of the bands' log10 magnitudes within 10 ms: no onset, a full one
 ONSET_WEIGHT = 4.0  # of a moment with an onset against one without: most are without
+LABELS = (*KINDS, *MATERIALS, *SURFACES, *HELD_OUT)  # of the events of simulated clips
 MOTION_FLOOR = 0.006  # mean absolute change that is grain
 MOTION_VARIANCE = 0.12  # of the motion targets in simulated scenes
 
@@ -42,7 +45,7 @@ class SoundReadout(nn.Module):
     full of things that do not sound, so for thousands of steps the sound alone teaches nothing.
     """
 
-    def __init__(self, config: SynchformerConfig):
+    def __init__(self, config: SynchformerConfig, events: bool = False):
         super().__init__()
         self.per_token = config.frames_per_token
         self.visual = SynchformerVisual(config)
@@ -50,6 +53,7 @@ class SoundReadout(nn.Module):
         self.levels = nn.Linear(config.embed_dim, self.per_token * BANDS)
         self.frame_motion = nn.Linear(config.embed_dim, self.per_token * config.grid**2)
         self.patch_motion = nn.Linear(config.embed_dim, self.per_token)
+        self.events = nn.Linear(config.embed_dim, self.per_token * len(LABELS)) if events else None
         self._start_from_motion()
 
     @torch.no_grad()
@@ -62,7 +66,7 @@ class SoundReadout(nn.Module):
         weight[:half] *= 6
 
     def forward(self, segments: Tensor) -> dict[str, Tensor]:
-        """Segments (N, 16, 3, H, W) in [-1, 1] to what is read out of them, by frame: see `sound_loss`."""
+        """Segments (N, 16, 3, H, W) in [-1, 1] to what is read out of them, by frame: see `SoundLoss`."""
         extractor = self.visual.vfeat_extractor
         patches = extractor.patches(segments.transpose(1, 2))  # (N, 8, P, D)
         features = extractor.summary(patches)  # (N, 8, D)
@@ -72,6 +76,8 @@ class SoundReadout(nn.Module):
             "frame_motion": self._by_frame(self.frame_motion(features)),  # (N, 16, P)
             "patch_motion": self.patch_motion(patches).transpose(2, 3).flatten(1, 2),  # (N, 16, P)
         }
+        if self.events is not None:
+            found["events"] = self._by_frame(self.events(features))  # (N, 16, LABELS)
         return {name: x.float() for name, x in found.items()}
 
     def _by_frame(self, x: Tensor) -> Tensor:
@@ -79,36 +85,57 @@ class SoundReadout(nn.Module):
         return x.unflatten(-1, (self.per_token, -1)).flatten(1, 2)
 
 
-def sound_loss(nets: Nets, batch: TensorBatch, draw: Draw) -> Losses:
-    """Cross-entropy of the onsets, and squared errors of the bands' levels and of the motion of patches."""
-    training = nets.network.training
-    config = (visual := nets.network.visual).config
-    frames = jittered(batch.frames, draw) if training else batch.frames
-    with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
-        segments = visual.segment(sync_normalize(frames)).flatten(0, 1)  # (B S, 16, 3, H, W)
-        motion = motion_energy(segments, config.patch_size)  # (B S, 16, P)
-        onset, levels = (
-            x.unfold(1, config.segment_frames, config.segment_step).flatten(0, 1)
-            for x in (onset_strength(batch.audio), band_levels(batch.audio))
-        )
-        levels = levels.transpose(1, 2)  # (B S, 16, BANDS)
-    with short_attention(segments.device):
-        out = nets.network(segments)
-    with torch.autocast(onset.device.type, enabled=False):
-        weight = torch.tensor(ONSET_WEIGHT, device=onset.device)
-        parts = {
-            "onset": F.binary_cross_entropy_with_logits(out["onset"], onset, pos_weight=weight),
-            "levels": F.mse_loss(out["levels"], levels),
-            "frame_motion": F.mse_loss(out["frame_motion"], motion) / MOTION_VARIANCE,
-            "patch_motion": F.mse_loss(out["patch_motion"], motion) / MOTION_VARIANCE,
-        }
-        total = 2 * parts["onset"] + parts["levels"] + parts["frame_motion"] + parts["patch_motion"]
-    return Losses(total, {name: x.detach() for name, x in parts.items()})
+@dataclass(frozen=True)
+class SoundLoss:
+    """Cross-entropy of the onsets and known events, squared errors of the bands' levels and of the motion of patches."""
+
+    config: SynchformerConfig
+
+    def __call__(self, nets: Nets, batch: TensorBatch, draw: Draw) -> Losses:
+        c = self.config
+        frames = jittered(batch.frames, draw) if nets.network.training else batch.frames
+        with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
+            segments = cut_segments(sync_normalize(frames), c).flatten(0, 1)  # (B S, 16, 3, H, W)
+            motion = motion_energy(segments, c.patch_size)  # (B S, 16, P)
+            onset, levels, events = (
+                x.unfold(1, c.segment_frames, c.segment_step).flatten(0, 1)
+                for x in (onset_strength(batch.audio), band_levels(batch.audio), batch.events)
+            )
+            levels, events = levels.transpose(1, 2), events.transpose(1, 2)  # (B S, 16, BANDS), (B S, 16, LABELS)
+        with short_attention(segments.device):
+            out = nets.network(segments)
+        with torch.autocast(onset.device.type, enabled=False):
+            weight = torch.tensor(ONSET_WEIGHT, device=onset.device)
+            parts = {
+                "onset": F.binary_cross_entropy_with_logits(out["onset"], onset, pos_weight=weight),
+                "levels": F.mse_loss(out["levels"], levels),
+                "frame_motion": F.mse_loss(out["frame_motion"], motion) / MOTION_VARIANCE,
+                "patch_motion": F.mse_loss(out["patch_motion"], motion) / MOTION_VARIANCE,
+            }
+            total = 2 * parts["onset"] + parts["levels"] + parts["frame_motion"] + parts["patch_motion"]
+            if "events" in out:
+                by_label = F.binary_cross_entropy_with_logits(
+                    out["events"], events, pos_weight=weight, reduction="none"
+                )
+                parts["events"] = by_label.sum(-1).mean()
+                total = total + parts["events"]
+        return Losses(total, {name: x.detach() for name, x in parts.items()})
 
 
 def short_attention(device: torch.device):
     """Plain products on CPUs: among 9 or 17 tokens their fused kernel takes half of a whole training step."""
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()
+
+
+def known_events(events: list[dict], frames: int) -> Tensor:
+    """Events of a simulated clip to (frames, LABELS), 1 where a thing of that kind or material is seen to sound."""
+    target = torch.zeros(frames, len(LABELS))
+    for event in events:
+        first = int(event["time"] * SYNC_FPS)
+        last = int((event["time"] + event["seconds"]) * SYNC_FPS)
+        if event["seen"]:
+            target[first : last + 1, [LABELS.index(name) for name in (event["kind"], event["material"]) if name]] = 1
+    return target
 
 
 def onset_strength(audio: Tensor) -> Tensor:
