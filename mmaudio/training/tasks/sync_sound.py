@@ -87,7 +87,7 @@ class SoundReadout(nn.Module):
 
 @dataclass(frozen=True)
 class SoundLoss:
-    """Cross-entropy of the onsets and known events, squared errors of the bands' levels and of the motion of patches."""
+    """Cross-entropy of onsets and known events, squared errors of the bands' levels and of the motion of patches."""
 
     config: SynchformerConfig
 
