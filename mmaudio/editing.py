@@ -12,12 +12,13 @@ from torch import Tensor
 
 from mmaudio import flow
 from mmaudio.codec.codec import AudioCodec
+from mmaudio.data.preparation import resampling_problem
 from mmaudio.media import read_audio
 from mmaudio.sequence import SequenceSpec
 
 CROSS_FADE = 0.02  # seconds, inside a kept span at each of its ends
 MIN_SPAN = 0.1  # seconds
-Span = tuple[float, float]  # seconds
+Kept = tuple[float, float]  # (start, end) seconds that stay
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Edit:
     """
 
     audio: str | os.PathLike | tuple[Tensor, int]
-    keep: Sequence[Span] = ()
+    keep: Sequence[Kept] = ()
     strength: float = 1.0
 
     def __post_init__(self):
@@ -46,6 +47,10 @@ class Edit:
             if start < before:
                 raise ValueError(f"spans to keep overlap: {start:g}-{end:g} begins before {before:g}")
         object.__setattr__(self, "keep", tuple(spans))
+
+    @property
+    def name(self) -> str:
+        return "the sound" if isinstance(self.audio, tuple) else os.fspath(self.audio)
 
     def read(self, duration: float | None = None) -> tuple[Tensor, int]:
         """The sound (channels, samples), at most its first `duration` seconds, and its sample rate.
@@ -62,14 +67,12 @@ class Edit:
             wave, rate = read_audio(self.audio, duration)
         for start, end in self.keep:
             if round(end * rate) > wave.shape[1]:
-                where = "the sound" if isinstance(self.audio, tuple) else self.audio
-                raise ValueError(
-                    f"{where}: cannot keep {start:g}-{end:g}, only {wave.shape[1] / rate:.3f} s of it are in the result"
-                )
+                there = f"only {wave.shape[1] / rate:.3f} s of it are in the result"
+                raise ValueError(f"{self.name}: cannot keep {start:g}-{end:g}, {there}")
         return wave, rate
 
 
-def parse_spans(text: str) -> list[Span]:
+def parse_spans(text: str) -> list[Kept]:
     """ "0-2.5,5-6" to [(0, 2.5), (5, 6)]. Raises ValueError."""
     spans = []
     for part in text.split(","):
@@ -110,7 +113,12 @@ class Given:
 
 
 def given_sound(edit: Edit, wave: Tensor, rate: int, codec: AudioCodec, spec: SequenceSpec) -> Given:
-    """The sound (channels, samples) encoded over the length of `spec`, with silence after its end."""
+    """The sound (channels, samples) encoded over the length of `spec`, with silence after its end.
+
+    Raises ValueError for a sample rate that has no small ratio to the codec's.
+    """
+    if problem := resampling_problem(rate, spec.sample_rate):
+        raise ValueError(f"{edit.name}: {problem}")
     mono = torchaudio.functional.resample(wave.mean(0, keepdim=True), rate, spec.sample_rate)[:, : spec.num_samples]
     padded = torch.nn.functional.pad(mono, (0, spec.num_samples - mono.shape[1]))
     latents = codec.encode(padded.to(codec.mel.window.device)).mean
@@ -122,7 +130,7 @@ def given_sound(edit: Edit, wave: Tensor, rate: int, codec: AudioCodec, spec: Se
     return Given(latents, kept.to(latents.device), edit.strength)
 
 
-def paste(made: Tensor, made_rate: int, original: Tensor, rate: int, keep: Sequence[Span], duration: float) -> Tensor:
+def paste(made: Tensor, made_rate: int, original: Tensor, rate: int, keep: Sequence[Kept], duration: float) -> Tensor:
     """The kept spans of `original` (C, N) into `made` (1, n): `duration` seconds (C, m) at the original's rate.
 
     Inside a span the samples are the original's, bit for bit, but for a cross-fade of 20 ms at each end that borders on

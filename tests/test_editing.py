@@ -8,8 +8,9 @@ import torch
 import mmaudio
 from mmaudio import flow
 from mmaudio.cli import demo
-from mmaudio.editing import Edit, Given, parse_spans, paste
+from mmaudio.editing import Edit, Given, given_sound, parse_spans, paste
 from mmaudio.media import MediaError
+from mmaudio.sequence import SPEC_16K
 
 RATE = 44_100
 
@@ -121,3 +122,12 @@ def test_words_about_wrong_edits(pipe, sound, tmp_path, capsys):
     ):
         assert demo([*arguments, "--output", str(tmp_path / "o"), "--variant", "tiny_16k"]) == 2
         assert says in capsys.readouterr().err
+
+
+def test_a_sample_rate_that_would_fill_the_memory_is_refused(tmp_path):
+    path = tmp_path / "odd.wav"
+    soundfile.write(path, np.zeros(1000), 999_983)  # a prime: 16 GB of filters
+    for audio, says in ((path, "odd.wav: 999983 Hz"), ((torch.zeros(1, 1000), 999_983), "the sound: 999983 Hz")):
+        edit = Edit(audio)
+        with pytest.raises(ValueError, match=f"{says} cannot be resampled to 16000 Hz"):
+            given_sound(edit, *edit.read(), None, SPEC_16K)

@@ -3,7 +3,6 @@
 Whether the media are there and sound is found out clip by clip, and reported: of VGGSound hardly anybody has all.
 """
 
-import csv
 import json
 import math
 import os
@@ -12,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmaudio import tables
 from mmaudio.data.manifest import MAX_ID
 from mmaudio.evaluation.cache import wait_until_done
 from mmaudio.media.audio import AAC_WRITES, SOUNDFILE_SUFFIXES
@@ -249,23 +249,21 @@ def read_captions(path: Path) -> dict[str, str]:
 
 def read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return tables.read_text(path)
     except OSError as error:
         raise DatasetError(f"{path}: cannot read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: is no UTF-8 text ({error})") from error
+    except ValueError as error:
+        raise DatasetError(str(error)) from error
 
 
 def table_lines(path: Path) -> Iterator[tuple[str, list[str]]]:
     """(Where it stands, fields) of every line that is not empty."""
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    reader = csv.reader(read_text(path).splitlines(keepends=True), delimiter=delimiter, strict=True)
+    text = read_text(path)
     try:
-        for fields in reader:
-            if fields:
-                yield f"{path}, line {reader.line_num}", [field.strip() for field in fields]
-    except csv.Error as error:
-        raise DatasetError(f"{path}, line {reader.line_num}: is no CSV ({error})") from error
+        for line, fields in tables.table_lines(path, text):
+            yield f"{path}, line {line}", fields
+    except ValueError as error:
+        raise DatasetError(str(error)) from error
 
 
 def table_rows(path: Path, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> Iterator[tuple[str, dict]]:

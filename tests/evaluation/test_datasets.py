@@ -72,9 +72,9 @@ def test_a_table_of_ones_own(tmp_path):
 
 
 def test_captions(tmp_path):
-    write(tmp_path, {"a.csv": "name,caption\nx,first\nx,second\n", "b.tsv": "id\tcaption\ny\tone, two\n"})
+    write(tmp_path, {"a.csv": "name,caption\nx,first\nx,second\n", "b.tsv": "id\tcaption\ny\tone, two\u2028\fthree\n"})
     assert read_captions(tmp_path / "a.csv") == {"x": "first"}
-    assert read_captions(tmp_path / "b.tsv") == {"y": "one, two"}
+    assert read_captions(tmp_path / "b.tsv") == {"y": "one, two\u2028\fthree"}
 
 
 AUDIOCAPS = "audiocap_id,youtube_id,start_time,caption\n"
