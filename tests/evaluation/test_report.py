@@ -9,10 +9,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
+from browser import CHROMIUM, Browser
 from PIL import Image
 
 import mmaudio.evaluation.report as report
-from mmaudio.evaluation.backbones import Unavailable
+from mmaudio.evaluation.backbones import Found, Unavailable
 from mmaudio.evaluation.backbones.audioset import CLASSES
 from mmaudio.evaluation.charts import HEIGHT, WIDTH, Bar, bars, curve
 from mmaudio.evaluation.gathering import EvaluateConfig
@@ -20,6 +21,21 @@ from mmaudio.evaluation.run import evaluate
 
 RATE, SECONDS = 16000, 0.5
 HOSTILE = '<img src=x onerror=alert(1)> & "quoted"'
+LENGTHS = """Promise.all([...document.querySelectorAll("audio")].map(audio => new Promise(done => {
+    audio.onloadedmetadata = () => done(audio.duration);
+    audio.load();
+})))"""
+TWO_AT_ONCE = """(async () => {
+    const [first, second] = document.querySelectorAll("audio");
+    first.loop = second.loop = true;
+    await first.play();
+    await second.play();
+    return [first.paused, second.paused];
+})()"""
+REFUSED = """new Promise(done => {
+    document.addEventListener("securitypolicyviolation", event => done(event.effectiveDirective));
+    new Image().src = "https://example.org/seen";
+})"""
 CAPTION = "</script><script src='https://example.org/x.js'></script><a href=//example.org>x</a>"
 
 
@@ -55,7 +71,7 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
+def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     rng = np.random.default_rng(0)
     names = [HOSTILE, "b", "c", "d"]
@@ -68,17 +84,22 @@ def page(tmp_path_factory):
     rows = "".join(f'"{name.replace(chr(34), chr(34) * 2)}","{CAPTION}"\n' for name in names)
     (folder / "captions.csv").write_text("name,caption\n" + rows)
 
-    def load(name):
+    def find(name):
         if name == "panns":
-            return Tagger()
+            return Found(Tagger.identity, Tagger)
         raise Unavailable("<b>not here</b>", "fetch it from https://example.org")
 
     config = EvaluateConfig(
         folder / "made", folder / "true", folder / "captions.csv", out=folder / "out", cache=folder / "cache",
         duration=SECONDS, backbones=("panns", "vggish"),
     )  # fmt: skip
-    assert evaluate(config, load) == 0
-    return Page((folder / "out" / "report.html").read_text())
+    assert evaluate(config, find) == 0
+    return folder / "out" / "report.html"
+
+
+@pytest.fixture(scope="module")
+def page(written):
+    return Page(written.read_text())
 
 
 def test_nothing_is_fetched_and_nothing_foreign_runs(page):
@@ -110,6 +131,19 @@ def test_players_and_spectrograms_hold_the_clips(page):
     assert abs(len(wave) / rate - SECONDS) < 0.15  # an MP3 begins and ends with padding
     picture = Image.open(io.BytesIO(base64.b64decode(page.sources("img")[0])))
     assert picture.size == (WIDTH, HEIGHT)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_a_browser_asks_nobody_and_plays_one_sound_at_a_time(written, tmp_path):
+    with Browser(tmp_path / "profile") as browser:
+        browser.open(written.as_uri())
+        assert browser.tell(LENGTHS) == [pytest.approx(SECONDS, abs=0.15)] * 8
+        assert browser.tell(TWO_AT_ONCE) == [True, False]
+        assert browser.tell("document.images.length") == 8
+        assert browser.tell("[...document.images].every(image => image.naturalWidth)")
+        assert browser.tell("document.documentElement.scrollWidth <= innerWidth")
+        assert {url for url in browser.asked if not url.startswith("data:")} == {written.as_uri()}
+        assert browser.tell(REFUSED) == "img-src"
 
 
 def test_published_rows_stand_beside_ours_only_under_their_protocol():
