@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mmaudio.console import log
-from mmaudio.evaluation.backbones import Backbone, Unavailable, load_backbone
+from mmaudio.evaluation.backbones import Backbone, Found, Unavailable, find_backbone
 from mmaudio.evaluation.cache import FeatureFile, Job, described, digest, file_keys, wait_until_done
 from mmaudio.evaluation.datasets import Clip
 from mmaudio.evaluation.model_free import ALIGNMENT, ONSETS, alignment, onset_hits
@@ -88,7 +88,7 @@ class Features:
     Args:
         folder: where those of the sounds are kept.
         shared: where those of references, videos and captions are kept, for other runs to use.
-        load: gives a backbone, or raises `Unavailable`.
+        find: gives a backbone, loaded or not, or raises `Unavailable`; it is loaded if features are missing.
 
     Attributes:
         skipped: backbone to the reason why it is not used.
@@ -104,10 +104,10 @@ class Features:
         folder: Path,
         shared: Path,
         duration: float,
-        load: Callable[[str], Backbone] = load_backbone,
+        find: Callable[[str], Found] = find_backbone,
     ):
         self.sounds, self.references, self.duration = list(sounds), list(references), duration
-        self.folder, self.shared, self.load = folder, shared, load
+        self.folder, self.shared, self.find = folder, shared, find
         self.skipped: dict[str, Skip] = {}
         self.failures: list[Failure] = []
         self.identities: dict[str, str] = {}
@@ -188,32 +188,43 @@ class Features:
             if needed and not needed & set(wanted):
                 continue  # nothing to compare with; the metrics say so
             try:
-                backbone = self.load(name)
+                found = self.find(name)
+                files = {which: self._file(name, which, found.identity) for which in wanted}
+                missing = {which: self._missing(which, file) for which, file in files.items()}
+                backbone = found.load() if any(missing.values()) else None
             except Unavailable as error:
                 self.skipped[name] = Skip(error.reason, error.remedy)
                 continue
-            self.identities[name] = backbone.identity
-            for which in wanted:
-                self._extract(name, which, backbone.identity, backbone)
+            self.identities[name] = found.identity
+            for which, file in files.items():
+                self._extract(name, which, file, missing[which], backbone)
         for which, (name, identity) in MODEL_FREE.items():
             if any(self.subjects[which]):
-                self._extract(name, which, identity, None)
+                file = self._file(name, which, identity)
+                self._extract(name, which, file, self._missing(which, file), None)
         if rank_and_world()[0] == 0:
             self._collect()
 
-    def _extract(self, name: str, which: str, identity: str, backbone: Backbone | None) -> None:
-        rank, world = rank_and_world()
+    def _file(self, name: str, which: str, identity: str) -> FeatureFile:
         if which != "captions":
             identity += f" {self.duration:g} s"
         of_sounds = which in ("generated", "offsets", "onsets", "alignment")
-        file = FeatureFile(self.folder if of_sounds else self.shared, f"{name}.{which}", identity)
+        return FeatureFile(self.folder if of_sounds else self.shared, f"{name}.{which}", identity)
+
+    def _missing(self, which: str, file: FeatureFile) -> dict[str, Subject]:
+        """Those of this rank's share that are not in the cache, by their keys."""
+        (rank, world), known = rank_and_world(), file.known()
+        return {s.key: s for s in self.subjects[which][rank::world] if s and s.key not in known}
+
+    def _extract(
+        self, name: str, which: str, file: FeatureFile, missing: dict[str, Subject], backbone: Backbone | None
+    ) -> None:
         self._files[name, which] = file
-        subjects = [subject for subject in self.subjects[which][rank::world] if subject]
-        missing = {subject.key for subject in subjects} - file.known()
-        if missing and rank == 0 and (others := file.others()):
-            log(f"{others[0]}: made by {described(others[0])}, now it is {identity}: not used, made anew")
-        jobs = [Job(s.key, lambda make=s.make: make(backbone)) for s in subjects]
-        silent, failed = None if missing and rank == 0 else True, 0
+        first = rank_and_world()[0] == 0
+        if missing and first and (others := file.others()):
+            log(f"{others[0]}: made by {described(others[0])}, now it is {file.identity}: not used, made anew")
+        jobs = [Job(key, lambda make=subject.make: make(backbone)) for key, subject in missing.items()]
+        silent, failed = None if missing and first else True, 0
         with tqdm(total=len(missing), desc=f"{name}, {which}", unit="clip", disable=silent) as bar:
             for reason in file.extract(jobs):
                 failed += reason is not None

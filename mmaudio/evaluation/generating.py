@@ -14,11 +14,12 @@ import torch
 
 from mmaudio.data.parts import FAILED, Parts
 from mmaudio.evaluation.cache import digest, file_keys
+from mmaudio.evaluation.checksums import checksum
 from mmaudio.evaluation.datasets import Clip
 from mmaudio.generation import fit_length
 from mmaudio.media import MediaError, write_audio
 from mmaudio.pipeline import Inputs, Pipeline
-from mmaudio.weights import fetch, fingerprint
+from mmaudio.weights import fetch
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Sampling:
 def weights_of(pipe: Pipeline) -> dict[str, str]:
     """Checksum of each of a variant's weight files, and of its adapters' by number."""
     files = {part: fetch(file, pipe.weights_dir) for part, file in pipe.variant.files.present.items()}
-    return {part: fingerprint(path) for part, path in files.items()}
+    return {part: checksum(path) for part, path in files.items()}
 
 
 @dataclass

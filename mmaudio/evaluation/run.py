@@ -12,7 +12,7 @@ import numpy as np
 
 from mmaudio.console import UsageError, log
 from mmaudio.data.parts import write_text
-from mmaudio.evaluation.backbones import BACKBONES, Backbone, load_backbone
+from mmaudio.evaluation.backbones import BACKBONES, Found, find_backbone
 from mmaudio.evaluation.cache import digest
 from mmaudio.evaluation.features import SETS, Failure, Features, Skip, rank_and_world
 from mmaudio.evaluation.gathering import EvaluateConfig, Gathered, gather
@@ -47,11 +47,11 @@ class Evaluation:
         return sorted({failure.clip for failure in self.failures})
 
 
-def evaluate(config: EvaluateConfig, load: Callable[[str], Backbone] | None = None) -> int:
+def evaluate(config: EvaluateConfig, find: Callable[[str], Found] | None = None) -> int:
     """Make, look at and score; write `metrics.json`, `clips.json` and `report.html`, print the table.
 
     Args:
-        load: gives a backbone by name or raises `Unavailable`; the default looks for packages and weights.
+        find: gives a backbone by name or raises `Unavailable`; the default looks for packages and weights.
 
     Returns:
         The exit code: 0, or 1 if more clips failed than `allow_missing`.
@@ -71,7 +71,7 @@ def evaluate(config: EvaluateConfig, load: Callable[[str], Backbone] | None = No
         folder=config.out / "features",
         shared=config.shared / gathered.origin,
         duration=config.seconds,
-        load=load or (lambda name: load_backbone(name, device, config.weights_dir, config.download)),
+        find=find or (lambda name: find_backbone(name, device, config.weights_dir, config.download)),
     )
     features.extract(names)
     if rank_and_world()[0]:  # the first rank does the rest

@@ -16,8 +16,6 @@ SAMPLE_RATE = 16_000
 
 
 class Audiobox(Loaded):
-    PREPROCESSING = "audiobox-1"
-
     def __init__(self, info: BackboneInfo, paths: Sequence[Path], device: torch.device):
         from audiobox_aesthetics.infer import initialize_predictor
 

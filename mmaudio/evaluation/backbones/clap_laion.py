@@ -105,8 +105,6 @@ def read_tokenizer(vocabulary: Path, merges: Path):
 
 
 class ClapLaion(Loaded):
-    PREPROCESSING = "clap_laion-1"
-
     def __init__(self, info: BackboneInfo, paths: Sequence[Path], device: torch.device):
         super().__init__(info, paths, device)
         weights, vocabulary, merges = paths

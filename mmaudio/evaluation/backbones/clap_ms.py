@@ -35,8 +35,6 @@ def repeat_and_cut(wave: Tensor) -> Tensor:
 
 
 class ClapMs(Loaded):
-    PREPROCESSING = "clap_ms-1"
-
     def __init__(self, info: BackboneInfo, paths: Sequence[Path], device: torch.device):
         with warnings.catch_warnings():  # the package silences all warnings of the process
             from msclap import CLAP

@@ -156,8 +156,6 @@ def wanted_key(key: str) -> str | None:
 
 
 class ImageBind(Loaded):
-    PREPROCESSING = "imagebind-1"
-
     def __init__(self, info: BackboneInfo, paths: Sequence[Path], device: torch.device):
         super().__init__(info, paths, device)
         network = build_network()  # its code cannot be run on the meta device

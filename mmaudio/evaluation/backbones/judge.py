@@ -10,15 +10,13 @@ from torch import Tensor
 from mmaudio.data.preparation import ClipError
 from mmaudio.evaluation.backbones.loading import Loaded
 from mmaudio.evaluation.backbones.table import BackboneInfo
-from mmaudio.evaluation.judge import WEIGHTS, load_judge
+from mmaudio.evaluation.judge import load_judge
 
 
 class JudgeBackbone(Loaded):
-    PREPROCESSING = "judge-1"
-
-    def __init__(self, info: BackboneInfo, device: torch.device):
-        super().__init__(info, [WEIGHTS], device)
-        self.judge = load_judge()  # stays on the CPU: it is small, and the same everywhere there
+    def __init__(self, info: BackboneInfo, paths: Sequence[Path], device: torch.device):
+        super().__init__(info, paths, device)
+        self.judge = load_judge(paths[0])  # stays on the CPU: it is small, and the same everywhere there
 
     def audio(self, samples: Tensor, sample_rate: int, duration: float) -> dict[str, np.ndarray]:
         """{"embedding": (96,), "logits": (len(LABELS),)} of the first `duration` seconds; what is shorter stays short.
@@ -35,4 +33,4 @@ class JudgeBackbone(Loaded):
 
 
 def load(info: BackboneInfo, paths: Sequence[Path], device: torch.device) -> JudgeBackbone:
-    return JudgeBackbone(info, device)
+    return JudgeBackbone(info, paths, device)

@@ -1,6 +1,5 @@
 """What loading a backbone takes: its packages, its files, and a network filled from them."""
 
-import hashlib
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
@@ -12,19 +11,23 @@ from torch import nn
 from mmaudio.console import log
 from mmaudio.evaluation.backbones.backbone import Unavailable
 from mmaudio.evaluation.backbones.table import BackboneInfo
-from mmaudio.weights import WeightError, download_dir, fetch, find, fingerprint, load_strict, read_state
+from mmaudio.evaluation.checksums import checksum
+from mmaudio.weights import WeightError, download_dir, fetch, find, load_strict, read_state
 from mmaudio.weights.files import remedy_for
 
 
 class Loaded:
     """What every loaded backbone says of itself; the methods of its modalities are the subclass's."""
 
-    PREPROCESSING: str  # changes with whatever changes the features, except the weights
-
     def __init__(self, info: BackboneInfo, paths: Sequence[Path], device: torch.device):
         self.name, self.modalities, self.licence = info.name, info.modalities, info.licence
         self.device = device
-        self.identity = "+".join([self.PREPROCESSING, *map(_checksum, paths)])
+        self.identity = identity_of(info, paths)
+
+
+def identity_of(info: BackboneInfo, paths: Sequence[Path]) -> str:
+    """Of weights and preprocessing. Raises WeightError if a file is damaged."""
+    return "+".join([f"{info.name}-{info.preprocessing}", *map(checksum, paths)])
 
 
 def check_packages(info: BackboneInfo) -> None:
@@ -63,10 +66,3 @@ def fill(build: Callable[[], nn.Module], path: Path, device: torch.device, **opt
         network = build()
     load_strict(network, read_state(path), source=path, **options)
     return network.eval().requires_grad_(False).to(device)
-
-
-def _checksum(path: Path) -> str:
-    """Of the weights, the same in any format; of another file's bytes."""
-    if path.suffix in (".json", ".txt"):
-        return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
-    return fingerprint(path)

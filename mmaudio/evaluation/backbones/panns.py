@@ -67,8 +67,6 @@ def log_mel(waveform: Tensor) -> Tensor:
 
 
 class Panns(Loaded):
-    PREPROCESSING = "panns-1"
-
     def __init__(self, info: BackboneInfo, paths: Sequence[Path], device: torch.device):
         super().__init__(info, paths, device)
         self.network = fill(Cnn14, paths[0], device, **OPTIONS)

@@ -82,8 +82,6 @@ class PasstNetwork(nn.Module):
 
 
 class Passt(Loaded):
-    PREPROCESSING = "passt-1"
-
     def __init__(self, info: BackboneInfo, paths: Sequence[Path], device: torch.device):
         super().__init__(info, paths, device)
         self.network = fill(PasstNetwork, paths[0], device, **OPTIONS)

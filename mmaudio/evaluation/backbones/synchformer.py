@@ -22,8 +22,6 @@ OFFICIAL = SynchformerModelConfig()
 class SynchformerBackbone(Loaded):
     """`config` is another one for weights of one's own training."""
 
-    PREPROCESSING = "synchformer-1"
-
     def __init__(
         self,
         info: BackboneInfo,

@@ -17,6 +17,7 @@ class BackboneInfo:
     files: tuple[WeightFile, ...] = ()
     packages: tuple[str, ...] = ()  # modules that must be importable and that the package itself does not require
     install: str = ""  # how to get them
+    preprocessing: int = 1  # raised with whatever changes the features, except the weights
 
     @property
     def bundled(self) -> bool:
@@ -78,6 +79,9 @@ ROBERTA = tuple(  # the tokeniser's; by their names alone they would clash with 
 )  # fmt: skip
 
 
+JUDGE = WeightFile("stage_judge.safetensors", None, licence="MIT")
+
+
 BACKBONES: dict[str, BackboneInfo] = {
     info.name: info
     for info in (
@@ -111,11 +115,8 @@ BACKBONES: dict[str, BackboneInfo] = {
             AUDIOBOX.licence, (AUDIOBOX,),
             ("audiobox_aesthetics",), "pip install audiobox-aesthetics==0.0.4",
         ),
-        BackboneInfo("judge", ("audio",), "the bundled tagger of Foley Stage sounds: labels, KL, IS, FD", "MIT"),
+        BackboneInfo(
+            "judge", ("audio",), "the bundled tagger of Foley Stage sounds: labels, KL, IS, FD", JUDGE.licence, (JUDGE,)
+        ),
     )
 }  # fmt: skip
-
-
-def backbone_files(name: str) -> tuple[WeightFile, ...]:
-    """The weight files of a backbone; none if they come with the package."""
-    return BACKBONES[name].files

@@ -75,8 +75,6 @@ class VGG(nn.Module):
 
 
 class Vggish(Loaded):
-    PREPROCESSING = "vggish-1"
-
     def __init__(self, info: BackboneInfo, paths: Sequence[Path], device: torch.device):
         super().__init__(info, paths, device)
         self.network = fill(VGG, paths[0], device)
