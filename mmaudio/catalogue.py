@@ -1,15 +1,21 @@
 """Which variants there are, which of them this machine has, and loading one by name."""
 
+from __future__ import annotations
+
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from mmaudio.model.network import MMAudio
 from mmaudio.pipeline import Pipeline
 from mmaudio.variants import PREFERENCE, VARIANTS, Variant, get_variant
-from mmaudio.weights import WeightError, find
+from mmaudio.weights import WeightError, WeightFile, find
+
+if TYPE_CHECKING:
+    from mmaudio.evaluation.backbones import BackboneInfo
 
 
 @dataclass(frozen=True)
@@ -24,8 +30,28 @@ class VariantInfo:
     weights: str  # "bundled", "local" or "missing"
 
 
-def missing_files(variant: Variant, weights_dir: str | os.PathLike | None = None) -> list[str]:
-    return [file.name for file in variant.files.present.values() if find(file, weights_dir) is None]
+def whereabouts(
+    owner: Variant | BackboneInfo, files: Iterable[WeightFile], weights_dir: str | os.PathLike | None = None
+) -> str:
+    """Of its weights: "bundled", "local" or "missing"."""
+    if any(find(file, weights_dir) is None for file in files):
+        return "missing"
+    return "bundled" if owner.bundled else "local"
+
+
+def with_weights(name: str | os.PathLike) -> tuple[Variant | BackboneInfo, dict[str, WeightFile]]:
+    """A variant or a network of the evaluation, and its weight files by the names of their parts.
+
+    Raises:
+        ValueError: unknown name.
+        WeightError: see `get_variant`.
+    """
+    from mmaudio.evaluation.backbones import BACKBONES
+
+    if name in BACKBONES:
+        return BACKBONES[name], {f"file {i}": file for i, file in enumerate(BACKBONES[name].files, 1)}
+    variant = get_variant(name)
+    return variant, variant.files.present
 
 
 def list_variants(weights_dir: str | os.PathLike | None = None) -> list[VariantInfo]:
@@ -34,8 +60,7 @@ def list_variants(weights_dir: str | os.PathLike | None = None) -> list[VariantI
     def info(variant: Variant) -> VariantInfo:
         with torch.device("meta"):
             parameters = sum(p.numel() for p in MMAudio(variant.network).parameters())
-        missing = missing_files(variant, weights_dir)
-        where = "missing" if missing else "bundled" if variant.bundled else "local"
+        where = whereabouts(variant, variant.files.present.values(), weights_dir)
         return VariantInfo(variant.name, variant.about, parameters, variant.spec.sample_rate, variant.licence, where)
 
     return [info(variant) for variant in VARIANTS.values()]
@@ -44,7 +69,8 @@ def list_variants(weights_dir: str | os.PathLike | None = None) -> list[VariantI
 def best_installed(weights_dir: str | os.PathLike | None = None) -> str:
     """Name of the best variant whose weights are all on this machine. WeightError if there is none."""
     for name in PREFERENCE:
-        if not missing_files(get_variant(name), weights_dir):
+        variant = get_variant(name)
+        if whereabouts(variant, variant.files.present.values(), weights_dir) != "missing":
             return name
     raise WeightError("no weights on this machine, not even the bundled ones: install the package again")
 

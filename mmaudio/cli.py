@@ -17,19 +17,19 @@ USAGE_ERROR = 2
 
 
 def download_command(args: argparse.Namespace) -> int:
-    from mmaudio.variants import get_variant
+    from mmaudio.catalogue import with_weights
     from mmaudio.weights import download, download_dir, find, verify
 
-    variant = get_variant(args.variant)
-    if variant.bundled:
-        log(f"{variant.name} is bundled with the package; nothing to download")
+    owner, files = with_weights(args.name)
+    if owner.bundled:
+        log(f"{owner.name} is bundled with the package; nothing to download")
         return 0
     folder = download_dir(args.weights_dir)
-    log(f"licence: {variant.licence}")
-    for file in variant.files.present.values():
+    log(f"licence: {owner.licence}")
+    for file in files.values():
         here = find(file, args.weights_dir)
         if here is None:
-            log(f"{file.name} ({file.size or 'size not published'}) -> {folder}")
+            log(f"{file.name} ({file.size or 'size not published'}; licence: {file.licence}) -> {folder}")
             here = download(file, folder)
         elif here.name == file.name:  # not a converted file: its checksum is known
             verify(here, file)
@@ -67,20 +67,21 @@ def convert_command(args: argparse.Namespace) -> int:
 
 
 def info_command(args: argparse.Namespace) -> int:
-    from mmaudio.catalogue import list_variants
-    from mmaudio.variants import get_variant
+    from mmaudio.catalogue import list_variants, whereabouts, with_weights
+    from mmaudio.evaluation.backbones import BACKBONES
     from mmaudio.weights import find, read_metadata, read_state, search_dirs
 
-    if args.variant and Path(args.variant).is_file():
-        state = read_state(args.variant)
-        print(f"{args.variant}: {len(state)} tensors, {sum(t.numel() for t in state.values()):,} values")
-        print(json.dumps(read_metadata(args.variant), indent=2))
+    if args.name and Path(args.name).is_file():
+        state = read_state(args.name)
+        print(f"{args.name}: {len(state)} tensors, {sum(t.numel() for t in state.values()):,} values")
+        print(json.dumps(read_metadata(args.name), indent=2))
         return 0
-    if args.variant:
-        variant = get_variant(args.variant)
-        print(f"{variant.name}: {variant.about}\nlicence: {variant.licence}")
-        print(json.dumps({"network": vars(variant.network), "spec": vars(variant.spec)}, indent=2))
-        for part, file in variant.files.present.items():
+    if args.name:
+        owner, files = with_weights(args.name)
+        print(f"{owner.name}: {owner.about}\nlicence: {owner.licence}")
+        if owner.name not in BACKBONES:
+            print(json.dumps({"network": vars(owner.network), "spec": vars(owner.spec)}, indent=2))
+        for part, file in files.items():
             where = find(file, args.weights_dir) or f"missing, {file.size or 'size not published'}: {file.url}"
             print(f"{part:8s} {file.name}: {where}\n         licence: {file.licence}")
         return 0
@@ -88,6 +89,9 @@ def info_command(args: argparse.Namespace) -> int:
     for row in list_variants(args.weights_dir):
         rate, millions = f"{row.sample_rate / 1000:g} kHz", f"{row.parameters / 1e6:.0f}M"
         print(f"{row.name:14s} {millions:>6s} {rate:>9s}  {row.weights:8s} {row.about}")
+    print("networks of the evaluation:")
+    for info in BACKBONES.values():
+        print(f"{info.name:14s} {whereabouts(info, info.files, args.weights_dir):8s} {info.about}")
     print("weights are searched in: " + ", ".join(map(str, search_dirs(args.weights_dir))))
     return 0
 
@@ -146,8 +150,10 @@ def build_parser() -> argparse.ArgumentParser:
     add_evaluate_arguments(evaluating)
     evaluating.set_defaults(run=evaluate_command)
 
-    downloading = commands.add_parser("download", help="fetch an official variant's weights (resumes, checks)")
-    downloading.add_argument("variant", help="a name from `mmaudio info`")
+    downloading = commands.add_parser(
+        "download", help="fetch the weights of an official variant, or of a network of the evaluation (resumes, checks)"
+    )
+    downloading.add_argument("name", help="a name from `mmaudio info`")
     downloading.add_argument("--weights_dir", metavar="DIR", help="default: $MMAUDIO_WEIGHTS or the cache folder")
     downloading.set_defaults(run=download_command)
 
@@ -158,8 +164,8 @@ def build_parser() -> argparse.ArgumentParser:
     converting.add_argument("--overwrite", action="store_true")
     converting.set_defaults(run=convert_command)
 
-    telling = commands.add_parser("info", help="list the variants, or tell all about one, or about a weight file")
-    telling.add_argument("variant", nargs="?", metavar="variant, file or run")
+    telling = commands.add_parser("info", help="list what there is, or tell all about a variant, network or file")
+    telling.add_argument("name", nargs="?", metavar="name, file or run")
     telling.add_argument("--weights_dir", metavar="DIR")
     telling.set_defaults(run=info_command)
 

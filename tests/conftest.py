@@ -1,8 +1,11 @@
 import contextlib
+import functools
 import os
 import resource
 import signal
 import sys
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -55,3 +58,20 @@ def full_disk():
             signal.signal(signal.SIGXFSZ, before)
 
     return limit
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A folder, and the address at which its files can be fetched."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    yield folder, f"http://127.0.0.1:{httpd.server_port}"
+    httpd.shutdown()

@@ -5,11 +5,8 @@ the same with the full sizes of small_16k (about 7 GB of disk, several minutes).
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
-import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
@@ -115,28 +112,12 @@ def write_official_files(folder, variant, tables):
     return dataclasses.replace(variant, files=variants.Files(**files))
 
 
-@pytest.fixture
-def server(tmp_path):
-    folder = tmp_path / "served"
-    folder.mkdir()
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    yield folder, f"http://127.0.0.1:{httpd.server_port}"
-    httpd.shutdown()
-
-
 @pytest.mark.parametrize("manifests", [small_manifests, pytest.param(full_manifests, marks=pytest.mark.slow)])
 def test_download_load_demo(manifests, server, tmp_path, monkeypatch, capsys):
     served, url = server
     variant = write_official_files(served, *manifests())
     monkeypatch.setitem(variants.VARIANTS, "small_16k", variant)
     monkeypatch.setenv("MMAUDIO_MIRROR", url)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     weights = tmp_path / "weights"
@@ -176,7 +157,6 @@ def test_wrong_checksum(server, tmp_path, monkeypatch, capsys):
         f.write(b"\0\1\2\3")
     monkeypatch.setitem(variants.VARIANTS, "small_16k", variant)
     monkeypatch.setenv("MMAUDIO_MIRROR", url)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     weights = tmp_path / "weights"
     assert main(["download", "small_16k", "--weights_dir", str(weights)]) == 2

@@ -1,6 +1,8 @@
 """What a backbone needs, and what it says when that is not there."""
 
+import dataclasses
 import hashlib
+import os
 import subprocess
 import sys
 
@@ -8,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from mmaudio.evaluation.backbones import BACKBONES, Unavailable, backbone_files, load_backbone
+from mmaudio.cli import main
+from mmaudio.evaluation import checksums
+from mmaudio.evaluation.backbones import BACKBONES, Unavailable, find_backbone, load_backbone
 from mmaudio.evaluation.backbones.audioset import CLASSES, MUSIC, SPEECH, speech_and_music
 from mmaudio.evaluation.backbones.imagebind import read_frames
 from mmaudio.evaluation.backbones.synchformer import SynchformerBackbone
@@ -26,7 +30,7 @@ from mmaudio.features.synchformer_offset import (
 from mmaudio.media import MediaError, read_audio, read_video
 from mmaudio.stage import render_clip
 from mmaudio.stage.export import write_mp4
-from mmaudio.weights import WeightError, WeightFile, fingerprint, save_safetensors, verify
+from mmaudio.weights import WeightError, WeightFile, cache_dir, fingerprint, save_safetensors, verify
 
 SMALL = SynchformerModelConfig(
     SynchformerConfig(embed_dim=32, depth=1, num_heads=2, frame_size=32),
@@ -46,7 +50,7 @@ def clip(tmp_path_factory):
 # ---- availability -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [name for name, info in BACKBONES.items() if info.files])
+@pytest.mark.parametrize("name", [name for name, info in BACKBONES.items() if not info.bundled])
 def test_what_is_missing_is_said_with_its_remedy(name, tmp_path):
     for _ in range(3):
         with pytest.raises(Unavailable) as caught:
@@ -56,7 +60,7 @@ def test_what_is_missing_is_said_with_its_remedy(name, tmp_path):
     if "package" in reason:
         assert remedy.startswith("pip install ")
     else:
-        for file in backbone_files(name):
+        for file in BACKBONES[name].files:
             assert file.name in reason
             assert file.url in remedy
             assert str(tmp_path / file.name) in remedy
@@ -68,7 +72,7 @@ def test_every_file_names_its_licence_and_source():
         assert info.licence
         assert set(info.modalities) <= {"audio", "video", "text"}
         for file in info.files:
-            assert file.url.startswith("https://")
+            assert info.bundled or file.url.startswith("https://")
             assert file.licence
             assert not file.sha256 or set(file.sha256) <= set("0123456789abcdef")
     assert BACKBONES["judge"].bundled
@@ -80,6 +84,32 @@ def test_a_failed_download_is_a_reason_too(tmp_path, monkeypatch, capsys):
     with pytest.raises(Unavailable, match=r"cannot reach http://127.0.0.1:9/vggish-10086976.pth"):
         load_backbone("vggish", weights_dir=tmp_path, download=True)
     assert "vggish-10086976.pth: licence Apache-2.0" in capsys.readouterr().err
+
+
+def test_a_network_of_the_evaluation_is_downloaded_by_name(server, tmp_path, monkeypatch, capsys):
+    served, url = server
+    info = BACKBONES["vggish"]
+    file = dataclasses.replace(info.files[0], sha256=hashlib.sha256(b"weights").hexdigest(), size=None)
+    monkeypatch.setitem(BACKBONES, "vggish", dataclasses.replace(info, files=(file,)))
+    monkeypatch.setenv("MMAUDIO_MIRROR", url)
+    (served / file.name).write_bytes(b"weights")
+    here = tmp_path / "weights" / file.name
+    words = ["vggish", "--weights_dir", str(here.parent)]
+    assert main(["download", *words]) == 0
+    told = capsys.readouterr()
+    assert told.out == f"{here}\n"
+    assert "licence: Apache-2.0" in told.err
+    (served / file.name).unlink()
+    assert main(["download", *words]) == 0
+    assert main(["info", *words]) == 0
+    assert f"{file.name}: {here}\n         licence: Apache-2.0" in capsys.readouterr().out
+    assert main(["info", *words[1:]]) == 0
+    rows = {line.split()[0]: line.split()[1] for line in capsys.readouterr().out.splitlines()}
+    assert (rows["vggish"], rows["panns"], rows["judge"]) == ("local", "missing", "bundled")
+    here.write_bytes(b"other")
+    assert main(["download", *words]) == 2
+    assert "wrong checksum" in capsys.readouterr().err
+    assert main(["download", "judge"]) == 0
 
 
 def test_a_sha256_or_its_first_digits_are_checked(tmp_path):
@@ -106,7 +136,7 @@ def test_asking_imports_no_network_library():
     code = (
         "import sys; from mmaudio.evaluation.backbones import BACKBONES, Unavailable, load_backbone\n"
         "for name, info in BACKBONES.items():\n"
-        "    try: info.files and load_backbone(name, weights_dir='/nowhere')\n"
+        "    try: info.bundled or load_backbone(name, weights_dir='/nowhere')\n"
         "    except Unavailable: pass\n"
         "print([m for m in ('torchvision', 'torchaudio', 'timm', 'transformers', 'open_clip') if m in sys.modules])"
     )
@@ -170,6 +200,26 @@ def test_synchformer_refuses_what_is_too_short(synchformer, clip):
 def test_identity_names_weights_and_preprocessing(synchformer, tmp_path):
     checksum = fingerprint(tmp_path / "synchformer_state_dict.pth")
     assert synchformer.identity == f"synchformer-1+{checksum}"
+
+
+def test_weights_that_were_read_once_are_known_until_they_change(tmp_path, monkeypatch):
+    path, reads = tmp_path / "vggish-10086976.safetensors", []
+    monkeypatch.setattr(checksums, "fingerprint", lambda path: reads.append(path) or fingerprint(path))
+
+    def identity():
+        return find_backbone("vggish", weights_dir=tmp_path).identity  # the file fits no VGGish: nothing is loaded
+
+    save_safetensors(path, {"w": torch.ones(2)})
+    first, times = identity(), path.stat()
+    assert first == identity() == f"vggish-1+{fingerprint(path)}"
+    assert reads == [path]
+    save_safetensors(path, {"w": torch.zeros(2)})
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert path.stat().st_size == times.st_size
+    assert identity() != first
+    (cache_dir() / checksums.REMEMBERED).write_text("[")
+    assert identity() == f"vggish-1+{fingerprint(path)}"
+    assert len(reads) == 3
 
 
 # ---- ImageBind's pictures -----------------------------------------------------------------------------------------
