@@ -296,7 +296,8 @@ class Estimate:
     value: float
     clips: tuple[str, ...]  # sorted
     shares: np.ndarray  # (clips,) float64; they add up to 0. NaN: not known
-    lowest: float = -np.inf  # that the metric can be: an interval ends there
+    lowest: float = -np.inf  # that the metric can be: an interval ends there, and at the highest
+    highest: float = np.inf
 
     @classmethod
     def of(cls, value: float, *sides: tuple[Sequence[str], np.ndarray]) -> "Estimate":
@@ -318,7 +319,8 @@ class Estimate:
         values = np.asarray(values, np.float64)
         if not len(values) or not np.isfinite(values).all():
             raise ValueError(f"expected finite values, got {np.count_nonzero(np.isfinite(values))} of {len(values)}")
-        return cls.of(values.mean(), (clips, (values - values.mean()) / len(values)))
+        found = cls.of(values.mean(), (clips, (values - values.mean()) / len(values)))
+        return replace(found, lowest=float(values.min()), highest=float(values.max()))
 
     def interval(self, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
         """Bootstrap confidence interval over clips."""
@@ -326,7 +328,7 @@ class Estimate:
             lambda rows: self.value + self.shares[rows].sum(),
             len(self.clips), level=level, resamples=resamples, seed=seed,
         )  # fmt: skip
-        return max(low, self.lowest), high
+        return max(low, self.lowest), min(high, self.highest)
 
 
 @dataclass(frozen=True)

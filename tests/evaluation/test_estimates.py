@@ -96,6 +96,14 @@ def test_the_interval_of_a_mean_is_the_plain_bootstrap():
         Estimate.mean(names(2), np.ones(3))
 
 
+def test_the_interval_of_a_mean_stays_within_its_values():
+    values = np.array([1.0, 1.0, 1.0, 1.0, 0.5])
+    unbounded = [bootstrap_interval(lambda rows: values[rows].mean(), 5, seed=seed)[1] for seed in range(5)]
+    assert max(unbounded) > 1  # the resampled means are moved by a trifle
+    assert max(Estimate.mean(names(5), values).interval(seed=seed)[1] for seed in range(5)) == 1
+    assert Estimate.mean(names(5), 1 - values).interval(seed=int(np.argmax(unbounded)))[0] == 0
+
+
 def test_rows_of_one_clip_are_drawn_together():
     rows = np.repeat(np.random.default_rng(3).normal(size=(40, 3)), 4, axis=0)  # four windows, all the same
     windows = np.repeat(names(40), 4)
