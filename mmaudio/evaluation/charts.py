@@ -86,7 +86,7 @@ def player(path: Path, duration: float, label: str) -> str:
         return f'<div class="sound"><span>{escape(label)}</span><p class="quiet">{escape(str(error))}</p></div>'
     return (
         f'<div class="sound"><span>{escape(label)}</span><img alt="spectrogram" src="data:image/png;base64,{picture}">'
-        f'<audio controls preload="none" src="data:audio/mpeg;base64,{audio}"></audio></div>'
+        f'<audio controls preload="metadata" src="data:audio/mpeg;base64,{audio}"></audio></div>'
     )
 
 

@@ -22,8 +22,8 @@ from mmaudio.evaluation.run import evaluate
 RATE, SECONDS = 16000, 0.5
 HOSTILE = '<img src=x onerror=alert(1)> & "quoted"'
 LENGTHS = """Promise.all([...document.querySelectorAll("audio")].map(audio => new Promise(done => {
-    audio.onloadedmetadata = () => done(audio.duration);
-    audio.load();
+    if (audio.readyState) done(audio.duration);
+    else audio.onloadedmetadata = () => done(audio.duration);
 })))"""
 TWO_AT_ONCE = """(async () => {
     const [first, second] = document.querySelectorAll("audio");
