@@ -49,7 +49,7 @@ def find_files(info: BackboneInfo, weights_dir: str | os.PathLike | None, downlo
         names = ", ".join(file.name for file in missing)
         raise Unavailable(
             f"{names} {'is' if len(missing) == 1 else 'are'} not on this machine",
-            "; ".join(remedy_for(file, folder) for file in missing),
+            f"mmaudio download {info.name}, or " + "; ".join(remedy_for(file, folder) for file in missing),
         )
     for file in missing:
         log(f"{file.name}: licence {file.licence}")
