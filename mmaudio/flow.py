@@ -75,11 +75,29 @@ def guided(net, conditions, null, cfg_strength: float, *, two_passes: bool = Fal
     both = conditions.concat(null)
 
     def velocity(t: Tensor, x: Tensor) -> Tensor:
-        times = t.to(x.device).expand(2 * x.shape[0])
+        times = t.to(x.device).expand(x.shape[0]).repeat(2)
         v, v_null = net.velocity(torch.cat([x, x]), times, both).chunk(2)
         return cfg_strength * v + (1 - cfg_strength) * v_null
 
     return velocity
+
+
+def averaged(net, conditions, step: float) -> Velocity:
+    """What a few-step network predicts, the average velocity from t to t + step. Only Euler can follow it."""
+
+    def velocity(t: Tensor, x: Tensor) -> Tensor:
+        t = t.to(x.device)
+        return net.velocity(x, t.expand(x.shape[0]), conditions, (t + step).clamp(max=1).expand(x.shape[0]))
+
+    return velocity
+
+
+def sampled(net, conditions, null, cfg_strength: float, step: float, *, two_passes: bool = False) -> Velocity:
+    """The velocity by which a network is sampled in steps of `step`: guided, unless it has its guidance in it."""
+    if net.config.few_step:
+        return averaged(net, conditions, step)
+    strength = cfg_strength if net.config.guidance is None else 0.0
+    return guided(net, conditions, null, strength, two_passes=two_passes)
 
 
 def holding(velocity: Velocity, x0: Tensor, x1: Tensor, kept: Tensor) -> Velocity:
@@ -130,6 +148,14 @@ def _fixed_step(rule):
 def euler(velocity, x, t, dt):
     """First order: one evaluation per step."""
     return x + dt * velocity(t, x)
+
+
+def trajectory(velocity: Velocity, x0: Tensor, num_steps: int) -> Tensor:
+    """All states that Euler's steps pass, (num_steps + 1, B, L, C); the first is x0."""
+    states = [x0]
+    for _, t, t_next in _steps(num_steps, reverse=False):
+        states.append(states[-1] + (t_next - t) * velocity(t, states[-1]))
+    return torch.stack(states)
 
 
 @_fixed_step

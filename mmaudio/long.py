@@ -217,7 +217,8 @@ def solve(
     work = len(windows.starts) * num_steps * evaluations * len(seeds)
 
     def velocity_of(first: int, two_passes: bool) -> flow.Velocity:
-        return flow.guided(network, *groups[first // AT_ONCE], cfg_strength, two_passes=two_passes)
+        conditions = groups[first // AT_ONCE]
+        return flow.sampled(network, *conditions, cfg_strength, 1 / num_steps, two_passes=two_passes)
 
     with pipe.stage("solve", progress) as report:
 

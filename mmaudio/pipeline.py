@@ -17,7 +17,7 @@ from mmaudio.inputs import DEFAULT_DURATION, MAX_DURATION, MAX_WHOLE_CLIP, Input
 from mmaudio.loading import check_adapter, load_clip_text, load_clip_vision, load_codec, load_network, load_sync
 from mmaudio.media import VideoFrames
 from mmaudio.model.network import Conditions
-from mmaudio.request import Request, read_request
+from mmaudio.request import Request, read_request, unused_guidance
 from mmaudio.segments import Span
 from mmaudio.sequence import SequenceSpec
 from mmaudio.variants import Variant, get_variant
@@ -214,18 +214,20 @@ class Pipeline:
         shape = (spec.latent_len, network.config.latent_dim)
         x0 = flow.initial_noise(seeds, shape, device=self.device, dtype=self.dtype)
 
+        steps = num_steps if given is None else given.steps(num_steps)
+        step = (1 if given is None else given.strength) / steps
+
         def guided(two_passes: bool) -> flow.Velocity:
-            return flow.guided(network, conditional, null, cfg_strength, two_passes=two_passes)
+            return flow.sampled(network, conditional, null, cfg_strength, step, two_passes=two_passes)
 
         if given is None:
-            return network.unnormalize(self.integrate(guided, x0, num_steps, solver, progress))
+            return network.unnormalize(self.integrate(guided, x0, steps, solver, progress))
         if given.strength == 0:
             return given.latents.to(x0).expand_as(x0)
         x1 = network.normalize(given.latents.to(x0)).expand_as(x0)
         latents = self.integrate(
-            lambda two_passes: given.bind(guided(two_passes), x0, x1),
-            given.begin(x0, x1), given.steps(num_steps), solver, progress,
-        )  # fmt: skip
+            lambda two_passes: given.bind(guided(two_passes), x0, x1), given.begin(x0, x1), steps, solver, progress
+        )
         return network.unnormalize(latents)
 
     def integrate(
@@ -235,6 +237,8 @@ class Pipeline:
         """Follow velocity(two_passes) from time 0 to 1; in two passes where memory is short."""
         if solver not in flow.SOLVERS:
             raise ValueError(f"unknown solver {solver!r}: expected one of {', '.join(flow.SOLVERS)}")
+        if solver != "euler" and self.part("network").config.few_step:
+            raise ValueError(f"{self.variant.name} steps by averages, which solver {solver} cannot use: take euler")
         solve = flow.SOLVERS[solver]
         try:
             return solve(velocity(self.low_memory), x0, num_steps, progress=progress)
@@ -330,7 +334,7 @@ class Pipeline:
         if self.low_memory:
             self.release()
         made = [
-            self._generation(requests[i // num_samples], wave, latent, seed)
+            self._generation(requests[i // num_samples], wave, latent, seed, cfg_strength)
             for i, (wave, latent, seed) in enumerate(zip(waves, latents, seeds, strict=True))
         ]
         return [made[i : i + num_samples] for i in range(0, len(made), num_samples)]
@@ -356,7 +360,7 @@ class Pipeline:
             waves = torch.cat([codec.vocode(one) for one in mel.split(1)]).cpu()  # (B, 1, N): memory of one at a time
         return latents, waves
 
-    def _generation(self, request: Request, wave: Tensor, latents: Tensor, seed: int) -> Generation:
+    def _generation(self, request: Request, wave: Tensor, latents: Tensor, seed: int, strength: float) -> Generation:
         inputs, rate = request.inputs, self.variant.spec.sample_rate
         covered = inputs.duration if inputs.windowed else inputs.spec.duration
         audio = fit_length(wave.clone(), covered, inputs.duration, rate)
@@ -373,7 +377,7 @@ class Pipeline:
             duration=inputs.duration,
             source=inputs.source,
             is_picture=inputs.is_picture,
-            notes=tuple(inputs.notes),
+            notes=(*inputs.notes, *unused_guidance(self.variant, request, strength)),
         )
 
     @contextlib.contextmanager

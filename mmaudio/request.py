@@ -59,3 +59,16 @@ def read_request(
     elif parted:
         raise ValueError("segments and scenes are of whole video files: give a video and no duration")
     return Request(inputs, prompt, negative_prompt, seed, parts, edit, original)
+
+
+def unused_guidance(variant: Variant, request: Request, cfg_strength: float) -> list[str]:
+    """Which settings of guidance a network does not follow that has its guidance in it; a line for each."""
+    own = variant.network.guidance
+    if own is None:
+        return []
+    lines = []
+    if cfg_strength != own:
+        lines.append(f"cfg_strength {cfg_strength:g} is not used: {variant.name} has a guidance of {own:g} in it")
+    if any(part.negative_prompt for part in (request, *request.segments)):
+        lines.append(f"negative prompts are not used: {variant.name} has its guidance in it")
+    return lines

@@ -1,5 +1,7 @@
 """Path and solvers, by calculus: no network."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -63,3 +65,29 @@ def test_progress_counts_steps_and_can_cancel():
 def test_steps_must_be_positive(name):
     with pytest.raises(ValueError, match="at least 1"):
         flow.SOLVERS[name](lambda t, x: x, torch.ones(1), 0)
+
+
+class AverageOf:
+    """A few-step network for the velocity 3 t^2, whose averages are known."""
+
+    config = SimpleNamespace(few_step=True, guidance=4.5)
+
+    def velocity(self, latent, t, conditions, until):
+        return ((until**3 - t**3) / (until - t)).view(-1, 1, 1).expand_as(latent)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7])
+def test_averages_are_exact_at_any_number_of_steps(steps):
+    x0 = torch.ones(2, 3, 4)
+    velocity = flow.sampled(AverageOf(), None, None, 7.0, 1 / steps)
+    assert torch.allclose(flow.euler(velocity, x0, steps), torch.full_like(x0, 2.0), atol=1e-5)
+    begun = flow.starting_at(flow.sampled(AverageOf(), None, None, 7.0, 0.4 / steps), 0.6)
+    assert torch.allclose(flow.euler(begun, x0, steps), x0 + 1 - 0.6**3, atol=1e-5)
+
+
+def test_a_trajectory_is_euler_s_way():
+    x0 = torch.randn(2, 3, 4)
+    states = flow.trajectory(lambda t, x: torch.sin(x) + t, x0, 6)
+    assert states.shape == (7, 2, 3, 4)
+    assert torch.equal(states[0], x0)
+    assert torch.allclose(states[-1], flow.euler(lambda t, x: torch.sin(x) + t, x0, 6))

@@ -149,7 +149,10 @@ def read_adapter(network: MMAudio, path: str | os.PathLike) -> dict[str, tuple[T
     base = metadata.get("variant")
     try:
         scale = float(metadata["alpha"]) / int(metadata["rank"])
-        config = json.loads(metadata[CONFIG_KEY])
+        defaults = {
+            f.name: f.default for f in dataclasses.fields(MMAudioConfig) if f.default is not dataclasses.MISSING
+        }
+        config = defaults | json.loads(metadata[CONFIG_KEY])  # written before there was a switch: it is off
         other = {name: value for name, value in vars(network.config).items() if config[name] != value}
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise WeightError(f"{path}: its metadata cannot be used ({error!r}); write the adapter again") from error

@@ -43,6 +43,9 @@ class MMAudioConfig:
     aligned_rope: bool = True  # latent and visual tokens are rotated on one time scale
     conv_mlp: bool = True  # False: plain MLPs with as many parameters
     missing: str = "default"  # empty visual features are learned, empty text is that of ""; zeros, learned: all are
+    # Of distilled networks (train.py task=distill).
+    guidance: float | None = None  # strength of the guidance that their velocities have in them: one pass per step
+    few_step: bool = False  # their velocities are averages over the step that is taken, so it can be a long one
 
     def __post_init__(self):
         for name, choices in CHOICES.items():
@@ -119,6 +122,8 @@ class MMAudio(nn.Module):
         self.global_cond_mlp = MLP(D)
         self.t_embed = TimestepEmbedder(D, D, max_period=1) if c.v2 else TimestepEmbedder(D, 256, max_period=10_000)
 
+        self.interval_proj = nn.Linear(D, D, bias=False) if c.few_step else None
+
         self.joint_blocks = nn.ModuleList(
             JointBlock(D, c.num_heads, pre_only=i == c.joint_blocks - 1) for i in range(c.joint_blocks)
         )
@@ -149,9 +154,9 @@ class MMAudio(nn.Module):
         self.apply(xavier)
         for layer in (self.t_embed.mlp[0], self.t_embed.mlp[2]):
             nn.init.normal_(layer.weight, std=0.02)
-        # Zero gates: every block starts as the identity, and the network as the zero velocity.
+        # Zero gates: every block starts as the identity, and the network as the zero velocity, over any interval.
         for name, parameter in self.named_parameters():
-            if "adaLN_modulation" in name or name.startswith("final_layer.conv"):
+            if "adaLN_modulation" in name or name.startswith(("final_layer.conv", "interval_proj")):
                 nn.init.zeros_(parameter)
 
     def freeze_constants(self):
@@ -259,14 +264,18 @@ class MMAudio(nn.Module):
         """The unconditional branch of guidance: no video, and the negative prompt's features or the empty string."""
         return self.encode_conditions(None, None, negative_text, spec, batch=batch)
 
-    def velocity(self, latent: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
-        """Velocity of the flow at time t.
+    def velocity(self, latent: Tensor, t: Tensor, conditions: Conditions, until: Tensor | None = None) -> Tensor:
+        """Velocity of the flow at time t; of a few-step network its average on the way from t to `until`.
 
         Args:
             latent: (B, L, C) normalised latents.
             t: (B,) in [0, 1], float32; 0 is noise, 1 is data.
+            until: (B,) in [t, 1], float32; for few-step networks alone, where None is t.
         """
-        global_c = (self.t_embed(t) + conditions.global_c).unsqueeze(1)  # (B, 1, D)
+        time = self.t_embed(t)  # (B, D)
+        if until is not None:
+            time = time + self.interval_proj(self.t_embed(until) - time)
+        global_c = (time + conditions.global_c).unsqueeze(1)  # (B, 1, D)
         frame_c = global_c + conditions.sync  # (B, L, D); (B, 1, D) where sync features do not modulate
         clip, text = conditions.clip, conditions.text
 
@@ -282,17 +291,28 @@ class MMAudio(nn.Module):
     def forward(
         self, latent: Tensor, t: Tensor, clip: Tensor, sync: Tensor, text: Tensor, spec: SequenceSpec, *,
         no_clip: Tensor | None = None, no_sync: Tensor | None = None, no_text: Tensor | None = None,
+        until: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Features straight to velocity: the one call of training, where conditions change with every step.
 
-        no_clip, no_sync, no_text: (B,) bool, True for rows whose feature is replaced by the learned empty one. It
-        happens in here because parameters may be sharded outside.
+        It does all, what `encode_rows` does included, because parameters may be sharded outside.
         """
-        batch = latent.shape[0]
+        conditions = self.encode_rows(clip, sync, text, spec, no_clip=no_clip, no_sync=no_sync, no_text=no_text)
+        return self.velocity(latent, t, conditions, until)
+
+    def encode_rows(
+        self, clip: Tensor, sync: Tensor, text: Tensor, spec: SequenceSpec, *,
+        no_clip: Tensor | None = None, no_sync: Tensor | None = None, no_text: Tensor | None = None,
+    ) -> Conditions:  # fmt: skip
+        """`encode_conditions` of a batch of which some rows lack something.
+
+        no_clip, no_sync, no_text: (B,) bool, True for rows whose feature is replaced by the learned empty one.
+        """
+        batch = clip.shape[0]
         clip = _replaced(clip, self.empty_clip(batch, spec), no_clip)
         sync = _replaced(sync, self.empty_sync(batch, spec), no_sync)
         text = _replaced(text, self.empty_text(batch), no_text)
-        return self.velocity(latent, t, self.encode_conditions(clip, sync, text, spec))
+        return self.encode_conditions(clip, sync, text, spec)
 
 
 def _replaced(feature: Tensor, empty: Tensor, rows: Tensor | None) -> Tensor:
