@@ -10,7 +10,7 @@ from mmaudio.console import error_line, expected_errors, log
 from mmaudio.generate_command import config_dir
 from mmaudio.training.config import TrainConfig
 
-TASKS = ("flow", "vae", "vocoder", "clip", "sync")
+TASKS = ("flow", "distill", "vae", "vocoder", "clip", "sync")
 USAGE_ERROR, LOST_RANK = 2, 1
 OUT_OF_MEMORY = "error: out of memory: set a smaller batch_size, or share it with accumulation=2 (or 4, 8)"
 

@@ -13,6 +13,7 @@ from mmaudio.data.mixture import FeatureBatch, Mixture
 from mmaudio.loading import load_clip_text, load_network
 from mmaudio.model.lora import add_lora, merged_state, save_adapter
 from mmaudio.model.network import MMAudio, MMAudioConfig
+from mmaudio.sequence import SequenceSpec
 from mmaudio.training.config import TrainConfig
 from mmaudio.training.task import Draw, Losses, Nets, Task
 from mmaudio.training.tasks.setup import task_options
@@ -44,11 +45,7 @@ def build(config: TrainConfig, device: torch.device) -> Task:
     if start is not None and start.network != variant.network:
         raise ValueError(f"weights {config.weights} are of other sizes than variant {variant.name}")
     identity = codec_identity(variant, start, config.weights_dir)
-    train = Mixture(config.data.train)
-    train.check_variant(variant, identity)
-    validation = Mixture(config.data.validation) if config.data.validation else None
-    if validation is not None:
-        validation.check_variant(variant, train.identity | identity)
+    train, validation = mixtures(config, variant, identity)
 
     if start is None:
         torch.manual_seed(config.seed)
@@ -66,9 +63,6 @@ def build(config: TrainConfig, device: torch.device) -> Task:
             save_adapter(folder / "adapter.safetensors", state, variant.network, variant.base)
 
     independent = variant.network.v2 if options.independent is None else options.independent
-    metadata = network_metadata(variant)
-    if "vae" in train.identity:
-        metadata[CODEC_KEY] = train.identity["vae"]
     return Task(
         name="flow",
         network=network,
@@ -76,12 +70,28 @@ def build(config: TrainConfig, device: torch.device) -> Task:
         train=train,
         validation=validation,
         file_name=Path(variant.files.network.local_names[0]).name,
-        metadata=metadata,
+        metadata=flow_metadata(variant, train),
         export=merged_state,
         also_write=also_write,
         blocks=lambda net: (*net.joint_blocks, *net.fused_blocks),
         preview=preview(config, variant, device) if config.preview.videos or config.preview.prompts else None,
     )
+
+
+def mixtures(config: TrainConfig, variant: Variant, identity: dict[str, str]) -> tuple[Mixture, Mixture | None]:
+    """`data.train` and `data.validation`. Raises StoreError if they do not suit the variant or each other."""
+    train = Mixture(config.data.train)
+    train.check_variant(variant, identity)
+    validation = Mixture(config.data.validation) if config.data.validation else None
+    if validation is not None:
+        validation.check_variant(variant, train.identity | identity)
+    return train, validation
+
+
+def flow_metadata(variant: Variant, data: Mixture) -> dict[str, str]:
+    """What the file of a network that learnt from `data` says of itself."""
+    codec = {CODEC_KEY: data.identity["vae"]} if "vae" in data.identity else {}
+    return network_metadata(variant) | codec
 
 
 def changed(network: MMAudioConfig, changes: dict[str, Any]) -> MMAudioConfig:
@@ -134,21 +144,28 @@ class FlowLoss:
         self.mean, self.std = (x.detach().clone().to(device) for x in (network.latent_mean, network.latent_std))
 
     def __call__(self, nets: Nets, batch: FeatureBatch, draw: Draw) -> Losses:
-        shape = batch.mean.shape[1:]  # (L, C)
-        latent = batch.mean.float() + batch.std.float() * draw.normal(*shape)
-        x1 = (latent - self.mean) / self.std
+        x1 = self.latents(batch, draw)
         t = flow.logit_normal(draw.normal())
-        x0 = draw.normal(*shape)
+        x0 = draw.normal(*x1.shape[1:])
+        v = nets.network(flow.interpolate(x0, x1, t), t, **self.features(batch, draw))
+        loss = flow.loss(v, x0, x1)  # (B,)
+        return Losses(loss.mean(), by_time=binned(loss.detach(), t))
+
+    def latents(self, batch: FeatureBatch, draw: Draw) -> Tensor:
+        """Drawn from the codec's posterior and normalised, (B, L, C)."""
+        latent = batch.mean.float() + batch.std.float() * draw.normal(*batch.mean.shape[1:])
+        return (latent - self.mean) / self.std
+
+    def features(self, batch: FeatureBatch, draw: Draw) -> dict[str, Tensor | SequenceSpec]:
+        """The network's other arguments: features, and which of them are null."""
         no_clip = draw.uniform() < self.drop
         no_sync = draw.uniform() < self.drop if self.independent else no_clip
         no_text = draw.uniform() < self.drop
-        v = nets.network(
-            flow.interpolate(x0, x1, t), t, batch.clip.float(), batch.sync.float(), batch.text.float(), self.spec,
-            no_clip=no_clip | ~batch.video_exist, no_sync=no_sync | ~batch.video_exist,
-            no_text=no_text | ~batch.text_exist,
-        )  # fmt: skip
-        loss = flow.loss(v, x0, x1)  # (B,)
-        return Losses(loss.mean(), by_time=binned(loss.detach(), t))
+        return {
+            "clip": batch.clip.float(), "sync": batch.sync.float(), "text": batch.text.float(), "spec": self.spec,
+            "no_clip": no_clip | ~batch.video_exist, "no_sync": no_sync | ~batch.video_exist,
+            "no_text": no_text | ~batch.text_exist,
+        }  # fmt: skip
 
 
 def binned(loss: Tensor, t: Tensor) -> Tensor:
@@ -157,7 +174,7 @@ def binned(loss: Tensor, t: Tensor) -> Tensor:
     return torch.zeros(2, TIME_BINS, device=t.device).index_add(1, index, torch.stack([loss, torch.ones_like(loss)]))
 
 
-def preview(config: TrainConfig, variant: Variant, device: torch.device):
+def preview(config: TrainConfig, variant: Variant, device: torch.device, num_steps: int = 25):
     """Sound (and video) of a few clips through the `Pipeline` that users call."""
     videos, prompts = config.preview.videos, config.preview.prompts
     if videos and prompts and len(videos) != len(prompts):
@@ -181,7 +198,7 @@ def preview(config: TrainConfig, variant: Variant, device: torch.device):
         pipeline = Pipeline(variant, device, parts=parts, weights_dir=config.weights_dir, low_memory=True)
         mel = MelSpectrogram(variant.mel)
         for i, (video, prompt) in enumerate(pairs):
-            take = pipeline(video=video, prompt=prompt, seed=config.seed)[0]
+            take = pipeline(video=video, prompt=prompt, seed=config.seed, num_steps=num_steps)[0]
             stem = folder / f"{step:08d}_{i}"
             take.save(stem.with_suffix(".flac"))
             if video is not None:
