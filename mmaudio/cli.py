@@ -1,4 +1,4 @@
-"""The `mmaudio` command: generate (also `demo.py`), evaluate, download, convert, info, store, study."""
+"""The `mmaudio` command: generate (also `demo.py`), evaluate, download, convert, info, store, study, serve."""
 
 import argparse
 import json
@@ -12,6 +12,8 @@ from mmaudio.generate_command import GENERATE_HELP, add_generate_arguments, gene
 from mmaudio.study.command import HELP as STUDY_HELP
 from mmaudio.study.command import add_study_arguments
 from mmaudio.version import __version__
+from mmaudio.web.serve_command import HELP as SERVE_HELP
+from mmaudio.web.serve_command import add_serve_arguments
 
 USAGE_ERROR = 2
 
@@ -184,6 +186,12 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add_study_arguments(studying)
+
+    serving = commands.add_parser(
+        "serve", help="a web page for people and an HTTP service for programs", description=SERVE_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add_serve_arguments(serving)
     return parser
 
 

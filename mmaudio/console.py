@@ -1,6 +1,10 @@
 """What the commands say: lines, a progress bar, and errors that are the user's to mend."""
 
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 class UsageError(Exception):
@@ -50,3 +54,17 @@ def error_line(error: Exception) -> str:
     if isinstance(error, torch.OutOfMemoryError):
         return "error: out of memory: try --low_memory, a shorter --duration, fewer --num_samples or --device cpu"
     return "error: " + " ".join(str(error).split())
+
+
+def usable_device(name: str | None) -> "torch.device | None":
+    """The device of `--device`; None is the best one. Raises UsageError if it cannot be used here."""
+    import torch
+
+    try:
+        device = torch.device(name) if name else None
+        if device is not None and device.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError("use cpu, cuda or mps")
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"--device {name}: not usable here ({str(error).splitlines()[0]})") from error
+    return device

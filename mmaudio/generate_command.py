@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from mmaudio.batch import RESULTS, Results, Runner, without_finished
-from mmaudio.console import UsageError, log
+from mmaudio.console import UsageError, log, usable_device
 from mmaudio.jobs import check_targets, check_writable, is_list, plan_jobs
 
 SOME_FAILED = 1
@@ -267,13 +267,7 @@ def generate(args: argparse.Namespace) -> int:
         name = best_installed(config.weights_dir)
         better = "" if name == PREFERENCE[0] else f"; for the best one: mmaudio download {PREFERENCE[0]}"
         log(f"variant: {name} (the best one on this machine{better})")
-    try:
-        device = torch.device(config.device) if config.device else None
-        if device is not None and device.type not in ("cpu", "cuda", "mps"):
-            raise RuntimeError("use cpu, cuda or mps")
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device {config.device}: not usable here ({str(error).splitlines()[0]})") from error
+    device = usable_device(config.device)
     dtype = torch.float32 if config.full_precision else None
     pipe = load(
         name, device, dtype, config.weights_dir, config.low_memory,

@@ -1,6 +1,7 @@
 """What strangers may ask for, and the limits of it."""
 
 import math
+import re
 from collections.abc import Hashable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -8,7 +9,6 @@ from pathlib import Path
 import torch
 
 from mmaudio.console import error_line
-from mmaudio.flow import SOLVERS
 from mmaudio.inputs import DEFAULT_DURATION, MAX_WHOLE_CLIP, check_duration, covering
 from mmaudio.loudness import check_target
 from mmaudio.media import MediaError, probe
@@ -22,7 +22,7 @@ MAX_STEPS = 200
 MAX_TAKES = 8
 MAX_STRENGTH = 30.0
 MAX_SEED = 2**53 - 1  # the largest whole number that a browser hands over unchanged
-MIN_LUFS = -70.0
+SOLVERS = ("euler", "midpoint", "heun")  # dopri5 cannot be stopped, and its results depend on the batch
 
 
 @dataclass(frozen=True)
@@ -111,14 +111,14 @@ class Ask:
         return (self.variant, covering(variant, max(length, variant.spec.min_duration)), settings)
 
 
-def told(error: Exception, source: Path | None) -> str:
-    """One line for strangers: what an error says, without where the file is kept."""
+def told(error: Exception, place: Path | None) -> str:
+    """One line for strangers: what an error says, without where the file is kept (`place`: the file or its folder)."""
     if isinstance(error, torch.OutOfMemoryError):
         return "out of memory: ask for a shorter duration or for fewer takes"
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
-    return without_path(error_line(error).removeprefix("error: "), source)
+    return without_path(error_line(error).removeprefix("error: "), place)
 
 
-def without_path(line: str, source: Path | None) -> str:
-    return line if source is None else line.replace(str(source), "the file")
+def without_path(line: str, place: Path | None) -> str:
+    return line if place is None else re.sub(re.escape(str(place)) + r"(/\w+)?", "the file", line)

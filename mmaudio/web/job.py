@@ -97,8 +97,13 @@ class Job:
             with self._changed:
                 while self.version == seen:
                     self._changed.wait()
-                seen, last = self.version, self.over or self.postponed
+                seen, last = self.glance()
             yield self
+
+    def glance(self) -> tuple[int, bool]:
+        """(version, whether nothing comes after it in this process)."""
+        with self._changed:
+            return self.version, self.over or self.postponed
 
     def cancel(self) -> None:
         """Stop it: at once if it waits, at the solver's next step if it runs."""
@@ -176,10 +181,11 @@ class Job:
         with self._changed:
             if state == State.DONE and self.cancelling:
                 state = State.CANCELLED
-            self.state, self.error, self.ended = state, error, time.time()
             if state == State.DONE:
                 self.takes, self.progress = list(takes), 1.0
                 self.notes = [without_path(note, self.ask.source) for note in notes]
+            self.error, self.ended = error, time.time()
+            self.state = state  # the last, as others look without the lock
             self._counts[state] += 1
             self._tell()
             kept = {RECORD, *(name for take in self.takes for name in take.files.values())}

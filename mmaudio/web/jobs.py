@@ -100,20 +100,27 @@ class Engine:
             ValueError, MediaError: it cannot be done.
             OSError: there is no room for the file.
         """
-        self._refuse_if_full()
+        self.check_room()
         if ask.variant not in self.variants:
             raise ValueError(f"variant must be one of {', '.join(self.variants)}, got {ask.variant[:80]!r}")
         length = ask.check(self.variants[ask.variant])
         job = Job.new(self.changed, self.counts, self._home, ask, length)
         try:
             with self.changed:
-                self._refuse_if_full()
+                self.check_room()
                 self._jobs[job.id] = job
                 self.changed.notify_all()
         except BaseException:
             shutil.rmtree(job.folder, ignore_errors=True)
             raise
         return job
+
+    def check_room(self, coming: int = 0) -> None:
+        """Raises QueueFull if no more than `coming` jobs could be queued now."""
+        waiting = len(self.queued) + coming
+        if self.closing or waiting >= self.max_queue:
+            self.counts["refused"] += 1
+            raise QueueFull(waiting, math.ceil(self._pace))
 
     def job(self, id: str) -> Job:
         """A job by its id. Raises NoSuchJob if there is none or it has expired."""
@@ -147,7 +154,10 @@ class Engine:
         return self._thread.is_alive() and not self.closing
 
     def close(self, patience: float = PATIENCE) -> None:
-        """Finish what is running, or hand it back to the queue after `patience` seconds; the queue stays on disk."""
+        """Finish what is running, or hand it back to the queue after `patience` seconds; the queue stays on disk.
+
+        Nothing happens the second time.
+        """
         with self.changed:
             self.closing = True
             for job in self.queued:
@@ -157,12 +167,6 @@ class Engine:
         self._stopping = True
         self._thread.join()
         self._lock.release()
-
-    def _refuse_if_full(self) -> None:
-        waiting = len(self.queued)
-        if self.closing or waiting >= self.max_queue:
-            self.counts["refused"] += 1
-            raise QueueFull(waiting, math.ceil(self._pace))
 
     def _expired(self, job: Job) -> bool:
         return job.ended is not None and time.time() > job.ended + self.expire

@@ -18,7 +18,7 @@ from mmaudio.stage import render_clip
 from mmaudio.stage.export import write_mp4
 from mmaudio.web.jobs import Ask, NoSuchJob, QueueFull, State
 
-SOON = 20.0  # seconds; what takes longer hangs
+SOON = 60.0  # seconds; what takes longer hangs
 
 
 def words(prompt, **changes):
