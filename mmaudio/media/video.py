@@ -93,7 +93,7 @@ def read_video(
     sync = _Track(RULES[rule](SYNC_FPS, limit), sync_transform, SYNC_FPS * (total or 0) + 1)
     damage: list[str] = []
     with media_errors(path, "decode it"):
-        end, jumped = _fill((clip, sync), _frames_from(info.path, exact(start), damage), total, progress)
+        end, jumped = _fill((clip, sync), frames_from(info.path, exact(start), damage), total, progress)
     if not len(clip) or not len(sync):
         if damage:
             raise MediaError(f"{path}: is damaged, no picture can be decoded ({damage[0]}); download it again")
@@ -201,7 +201,7 @@ def _fill(
     return float(end), jumped
 
 
-def _frames_from(path: Path, start: Fraction, damage: list[str]) -> Generator[tuple[Fraction, Fraction, av.VideoFrame]]:
+def frames_from(path: Path, start: Fraction, damage: list[str]) -> Generator[tuple[Fraction, Fraction, av.VideoFrame]]:
     """(time since `start`, time shown, frame), beginning with a frame at or before `start`.
 
     Seeks to the keyframe before `start`. Files without an index can land after it: those are read from the top.
