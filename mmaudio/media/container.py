@@ -1,6 +1,7 @@
 """Opened media files: safe opening, the right stream, exact times, and decoding that survives damage."""
 
 import os
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -11,6 +12,9 @@ from mmaudio.media.errors import MediaError, check_source, describe, media_error
 
 # Playlists open other files, and a "tty" stream is a text file drawn as a picture: neither is what a user meant.
 REFUSED_FORMATS = {"hls", "concat", "dash", "imf", "tty", "sdp", "rtsp"}
+
+# Other tags of that name are free text; one that says 1e999999999 seconds would occupy a Fraction for hours.
+DURATION_TAG = re.compile(r"([0-9]{1,6}):([0-9]{1,2}):([0-9]{1,2}(?:\.[0-9]{1,12})?)")
 
 
 def open_input(path: str | os.PathLike, genpts: bool = False) -> av.container.InputContainer:
@@ -63,12 +67,9 @@ def stream_duration(container: av.container.InputContainer, stream: av.stream.St
         return float(stream.duration * fraction(stream.time_base))
     # Matroska counts both of these from zero, not from the stream's start.
     offset = stream_start(stream) if "matroska" in container.format.name else 0
-    if tag := stream.metadata.get("DURATION", ""):
-        hours, minutes, seconds = ([*tag.split(":"), "", ""])[:3]
-        try:
-            return float(int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds) - offset)
-        except ValueError:
-            pass  # a free-text tag of that name; the container's own duration is next
+    if found := DURATION_TAG.fullmatch(stream.metadata.get("DURATION", "")):
+        hours, minutes, seconds = found.groups()
+        return float(int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds) - offset)
     return float(Fraction(container.duration, av.time_base) - offset) if container.duration else None
 
 

@@ -85,6 +85,15 @@ def test_cover_art_is_no_video(folder, suffix):
     assert read_audio(path)[0].shape[1] == pytest.approx(44_100, abs=2500)
 
 
+def test_a_tag_that_is_no_duration_is_ignored(folder):
+    path = write_video(folder / "tagged.mkv", cfr(24, 24))
+    said = b"00:00:01.000000000"
+    data = path.read_bytes()
+    assert data.count(said) == 1
+    path.write_bytes(data.replace(said, b"0:0:1e" + b"9" * 12))  # as a fraction it has a million million digits
+    assert probe(path).duration == pytest.approx(1.0, abs=0.05)
+
+
 def hostile(folder):
     (folder / "empty.mp4").write_bytes(b"")
     (folder / "text.mp4").write_text("this is not a video\n" * 50)

@@ -2,10 +2,12 @@
 
 import base64
 import json
+import re
 import socket
 import threading
 import time
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ from scripted import VARIANT, ScriptedPipeline, engine, sound_of
 import mmaudio.web.server as serving_at
 from mmaudio.cli import main
 from mmaudio.loudness import integrated_loudness
-from mmaudio.media import read_audio
+from mmaudio.media import probe, read_audio
 from mmaudio.model.network import MMAudio
 from mmaudio.pipeline import Pipeline
 from mmaudio.stage import render_clip
@@ -29,6 +31,7 @@ from mmaudio.web.service import create_app
 
 SOON = 60.0  # seconds; what takes longer hangs
 HOME = "/v1/generations"
+DOCS = Path(__file__).parents[2] / "docs" / "service.md"
 
 
 @pytest.fixture
@@ -221,7 +224,7 @@ def test_sizes_that_lie(client, tmp_path, monkeypatch):
 def test_slow_senders(client, monkeypatch):
     monkeypatch.setattr(uploads, "PATIENCE", 0.1)
     assert " 408 " in raw(client, HEAD + "Content-Length: 1000\n\n--x\n")
-    monkeypatch.setattr(serving_at, "HEAD_PATIENCE", 0.1)
+    monkeypatch.setattr(serving_at, "HEAD_PATIENCE", 1.0)
     assert raw(client, HEAD) == ""
     assert raw(client, "GET /healthz HTTP/1.1\nHost: x\n\nGET").startswith("HTTP/1.1 200")
 
@@ -263,7 +266,15 @@ def test_docs_load_nothing_from_elsewhere(client):
     assert set(described["responses"]) == {"202", "400", "403", "408", "413", "415", "422", "429", "507"}
 
 
-def test_stopping_and_starting_again(pipe, tmp_path, monkeypatch):
+def test_the_client_of_the_documentation(client, clip, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("clip.mp4").write_bytes(clip)
+    code = re.search(r"```python\n(import httpx.*?)```", DOCS.read_text(), re.DOTALL)[1]
+    exec(code.replace("http://127.0.0.1:7860", str(client.base_url)), {})
+    assert probe("rain.mp4").has_audio
+
+
+def test_stopping_and_starting_again(pipe, tmp_path):
     made = engine(pipe, tmp_path)
     with serving(made) as client:
         done = ask(client, {"prompt": "done"}).json()
@@ -273,19 +284,25 @@ def test_stopping_and_starting_again(pipe, tmp_path, monkeypatch):
         running = ask(client, {"prompt": "running"}).json()
         assert pipe.begun.wait(SOON)
         waiting = ask(client, {"prompt": "waiting", "num_steps": 3}).json()
-        seen = {}
+        seen, watched = {}, threading.Semaphore(0)
 
         def watch(name, job):
-            seen[name] = events(client, job)
+            with client.stream("GET", job["links"]["events"]) as answer:
+                for line in answer.iter_lines():
+                    if line.startswith("data: "):
+                        seen[name] = json.loads(line.removeprefix("data: "))["state"]
+                        watched.release()
 
-        watching = [threading.Thread(target=watch, args=item) for item in (("r", running), ("w", waiting))]
+        watching = [threading.Thread(target=watch, args=item) for item in (("running", running), ("waiting", waiting))]
         for thread in watching:
             thread.start()
+        while len(seen) < 2:
+            assert watched.acquire(timeout=SOON)
         threading.Timer(0.2, pipe.go.set).start()
         client.stop()  # finishes what is running; who waits for the other learns that nothing comes
         for thread in watching:
             thread.join(SOON)
-        assert (seen["r"][-1]["state"], seen["w"][-1]["state"]) == ("done", "queued")
+        assert seen == {"running": "done", "waiting": "queued"}
     with serving(engine(pipe, tmp_path)) as client:
         assert events(client, waiting)[-1]["state"] == "done"
         for job in (done, running):
