@@ -93,8 +93,9 @@ def test_known_events_are_marked_by_kind_and_material_while_they_sound():
     event = {"time": 0.41, "kind": "strike", "material": "wood", "seconds": 0.0, "seen": True}
     lasting = {"time": 0.6, "kind": "rain", "material": None, "seconds": 5.0, "seen": True}
     target = known_events([event, lasting, event | {"time": 0.1, "kind": "bell", "seen": False}], 25)
-    assert target.shape == (25, len(LABELS))
-    assert target.nonzero().tolist() == [
+    assert target.shape == (25, 1 + len(LABELS))
+    assert target[:, 0].nonzero().squeeze(1).tolist() == [10, 15]
+    assert target[:, 1:].nonzero().tolist() == [
         *sorted([10, LABELS.index(name)] for name in ("strike", "wood")),
         *([frame, LABELS.index("rain")] for frame in range(15, 25)),
     ]
@@ -115,9 +116,10 @@ def test_known_events_are_learned_from_a_clip_cache_and_from_nothing_else(build,
     config = task_config("sync", tmp_path / "cache", {"stage": "sound", "segments": 1, "duration": 1.0, "events": True})
     task = sync.build(config, CPU)
     batch = task.train.__getitems__([Item(i, i) for i in range(4)])
-    assert batch.events.shape == (4, 16, len(LABELS))
-    record = fit(task, batch, steps=30, lr=3e-3)
-    assert record[-1]["events"] < 0.5 * record[0]["events"]
+    assert batch.events.shape == (4, 16, 1 + len(LABELS))
+    record = fit(task, batch, steps=60, lr=3e-3)
+    for part, share in (("begins", 0.8), ("events", 0.5)):
+        assert record[-1][part] < share * record[0][part]
     assert {key.partition(".")[0] for key in task.export(task.network.state_dict())} == {"vfeat_extractor"}
 
 

@@ -116,7 +116,7 @@ class SpanBatch(TensorBatch):
     frames: Tensor  # (B, T, 3, H, W) uint8 at 25 fps
     audio: Tensor  # (B, N) float32 at 16 kHz, as long as the frames
     target: Tensor  # (B,) int64: class of the offset in `offset_grid`
-    events: Tensor  # (B, T, LABELS) of `known_events`; (B, T, 0) if they are not asked for
+    events: Tensor  # (B, T, 1 + LABELS) of `known_events`; (B, T, 0) if they are not asked for
 
 
 @dataclass(frozen=True)

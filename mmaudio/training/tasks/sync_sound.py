@@ -32,6 +32,7 @@ LEVEL_MEAN, LEVEL_STD = -2.4, 0.55  # of log10 mel magnitudes of simulated scene
 FLUX = MelConfig(SAMPLE_RATE, 320, SAMPLES_PER_FRAME // 4, 16, log10=True)
 QUIET = 1e-3  # mel magnitude below which a change is not heard
 FLUX_NONE, FLUX_FULL = 0.1, 0.5  # mean rise of the bands' log10 magnitudes within 10 ms: no onset, a full one
+BEGINS_WEIGHT, EVENTS_WEIGHT = 6.0, 0.3  # of the losses, of moments and of what it is that sounds
 ONSET_WEIGHT = 4.0  # of a moment with an onset against one without: most are without
 LABELS = (*KINDS, *MATERIALS, *SURFACES, *HELD_OUT)  # of the events of simulated clips
 MOTION_FLOOR = 0.006  # mean absolute change that is grain
@@ -53,7 +54,7 @@ class SoundReadout(nn.Module):
         self.levels = nn.Linear(config.embed_dim, self.per_token * BANDS)
         self.frame_motion = nn.Linear(config.embed_dim, self.per_token * config.grid**2)
         self.patch_motion = nn.Linear(config.embed_dim, self.per_token)
-        self.events = nn.Linear(config.embed_dim, self.per_token * len(LABELS)) if events else None
+        self.events = nn.Linear(config.embed_dim, self.per_token * (1 + len(LABELS))) if events else None
         self._start_from_motion()
 
     @torch.no_grad()
@@ -77,7 +78,7 @@ class SoundReadout(nn.Module):
             "patch_motion": self.patch_motion(patches).transpose(2, 3).flatten(1, 2),  # (N, 16, P)
         }
         if self.events is not None:
-            found["events"] = self._by_frame(self.events(features))  # (N, 16, LABELS)
+            found["events"] = self._by_frame(self.events(features))  # (N, 16, 1 + LABELS)
         return {name: x.float() for name, x in found.items()}
 
     def _by_frame(self, x: Tensor) -> Tensor:
@@ -101,7 +102,7 @@ class SoundLoss:
                 x.unfold(1, c.segment_frames, c.segment_step).flatten(0, 1)
                 for x in (onset_strength(batch.audio), band_levels(batch.audio), batch.events)
             )
-            levels, events = levels.transpose(1, 2), events.transpose(1, 2)  # (B S, 16, BANDS), (B S, 16, LABELS)
+            levels, events = levels.transpose(1, 2), events.transpose(1, 2)  # (B S, 16, ...)
         with short_attention(segments.device):
             out = nets.network(segments)
         with torch.autocast(onset.device.type, enabled=False):
@@ -114,11 +115,9 @@ class SoundLoss:
             }
             total = 2 * parts["onset"] + parts["levels"] + parts["frame_motion"] + parts["patch_motion"]
             if "events" in out:
-                by_label = F.binary_cross_entropy_with_logits(
-                    out["events"], events, pos_weight=weight, reduction="none"
-                )
-                parts["events"] = by_label.sum(-1).mean()
-                total = total + parts["events"]
+                known = F.binary_cross_entropy_with_logits(out["events"], events, pos_weight=weight, reduction="none")
+                parts["begins"], parts["events"] = known[..., 0].mean(), known[..., 1:].sum(-1).mean()
+                total = total + BEGINS_WEIGHT * parts["begins"] + EVENTS_WEIGHT * parts["events"]
         return Losses(total, {name: x.detach() for name, x in parts.items()})
 
 
@@ -128,13 +127,18 @@ def short_attention(device: torch.device):
 
 
 def known_events(events: list[dict], frames: int) -> Tensor:
-    """Events of a simulated clip to (frames, LABELS), 1 where a thing of that kind or material is seen to sound."""
-    target = torch.zeros(frames, len(LABELS))
+    """Events of a simulated clip to (frames, 1 + LABELS).
+
+    First: does anything that is seen begin to sound? Then: does a thing of this kind or material, that is seen, sound?
+    """
+    target = torch.zeros(frames, 1 + len(LABELS))
     for event in events:
         first = int(event["time"] * SYNC_FPS)
         last = int((event["time"] + event["seconds"]) * SYNC_FPS)
-        if event["seen"]:
-            target[first : last + 1, [LABELS.index(name) for name in (event["kind"], event["material"]) if name]] = 1
+        if event["seen"] and first < frames:
+            target[first, 0] = 1
+            names = (event["kind"], event["material"])
+            target[first : last + 1, [1 + LABELS.index(name) for name in names if name]] = 1
     return target
 
 
