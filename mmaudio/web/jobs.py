@@ -49,7 +49,7 @@ class Engine:
         folder: where jobs are kept. What was queued there by a process before is made, what it was making has failed.
         variants: what may be asked for, by name; the first one is the default.
         max_queue: jobs that may wait.
-        max_batch: takes that are made together.
+        max_batch: takes of several jobs that are made together; those of one job always are.
         expire: seconds that a job is kept after its end.
 
     Raises:
@@ -233,9 +233,9 @@ class Engine:
         def report(stage: str, done: float, total: float | None) -> None:
             with self.changed:
                 for job in group:
-                    if job.cancelling and not job.over:
+                    if job.state == State.RUNNING and job.cancelling:
                         job.end(State.CANCELLED)
-                    elif job in moving:
+                    elif job.state == State.RUNNING and job in moving:
                         job.move(stage, done, total)
                 if self._stopping or not any(job.state == State.RUNNING for job in group):
                     raise Stopped

@@ -8,6 +8,8 @@ import sys
 import time
 from contextlib import closing
 
+import av
+import numpy as np
 import pytest
 import torch
 from scripted import ScriptedPipeline, engine, sound_of
@@ -18,6 +20,7 @@ from mmaudio.stage import render_clip
 from mmaudio.stage.export import write_mp4
 from mmaudio.web.jobs import Ask, NoSuchJob, QueueFull, State
 
+LIES = "the video is longer than its header says: save it again"
 SOON = 60.0  # seconds; what takes longer hangs
 
 
@@ -115,6 +118,23 @@ def test_what_fails_fails_alone(pipe, clip, tmp_path):
         again = made.submit(words("again"))
         assert again.wait(SOON)
         assert again.state == State.DONE
+
+
+def test_a_video_longer_than_it_says(pipe, tmp_path):
+    path = tmp_path / "long.mkv"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("mpeg4", rate=1)
+        stream.width, stream.height = 64, 64
+        for i in range(20):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((64, 64, 3), 10 * i, np.uint8))))
+        out.mux(stream.encode(None))
+    data, said = path.read_bytes(), b"00:00:20.000000000"
+    assert data.count(said) == 1
+    path.write_bytes(data.replace(said, b"00:00:02.000000000"))
+    with closing(engine(pipe, tmp_path / "out")) as made:
+        job = made.submit(Ask("tiny_16k", video=path))
+        assert job.wait(SOON)
+        assert (job.length, job.state, job.error) == (2.0, "failed", LIES)
 
 
 def test_progress(pipe, tmp_path):
