@@ -3,7 +3,7 @@
 import asyncio
 import tempfile
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -117,7 +117,7 @@ class Desk:
 
     async def _follow(self, run: Run, jobs: list[Job]) -> AsyncIterator[tuple]:
         job, seen = run.job, None
-        while not (job.over or job.postponed):
+        while not (job.over or job.postponed or run.stopped.is_set()):  # a cancelled job ends by itself
             before = self._before(job)
             if (job.version, before) != seen:
                 first = {"run": run, "history": jobs} if seen is None else {}
@@ -125,12 +125,16 @@ class Desk:
                 yield shown(cards.progress(job, before), busy=True, **first)
             await asyncio.sleep(LOOK)
         finished = [job for job in jobs if job.state == State.DONE]
-        status = {
-            State.DONE: cards.message(f"Done. Takes are kept for {self.engine.expire / 60:.0f} minutes."),
-            State.CANCELLED: cards.message("Cancelled."),
-            State.FAILED: cards.failure(job.error),
-        }.get(job.state, cards.message("The server is being restarted; load the page again in a moment."))
-        yield shown(status, run=None, history=jobs if job.postponed else finished, takes=finished)
+        waits = not (job.over or run.stopped.is_set())
+        if job.state == State.DONE:
+            status = cards.message(f"Done. Takes are kept for {self.engine.expire / 60:.0f} minutes.")
+        elif job.state == State.FAILED:
+            status = cards.failure(job.error)
+        elif waits:
+            status = cards.message("The server is being restarted: load the page again in a moment.")
+        else:
+            status = cards.message("Cancelled.")
+        yield shown(status, run=None, history=jobs if waits else finished, takes=finished)
 
     def _before(self, job: Job) -> int:
         queued = self.engine.queued
@@ -138,20 +142,28 @@ class Desk:
 
     def _known(self, history: list) -> list[Job]:
         jobs = []
-        for id in history if isinstance(history, list) else []:
+        for id in history[-MAX_HISTORY:]:
             try:
                 jobs.append(self.engine.job(str(id)))
             except NoSuchJob:
                 continue  # it has expired
-        return jobs[-MAX_HISTORY:]
+        return [job for job in jobs if job.state == State.DONE or not (job.cancelling or job.state == State.CANCELLED)]
 
 
 def shown(status: str, *, busy: bool | None = None, run=gr.skip(), history=None, takes=None) -> tuple:  # noqa: B008
     """One state of the page, in the order of its outputs: run, history, takes, status, and the two buttons."""
     busy = run is not None if busy is None else busy
     history = gr.skip() if history is None else [job.id for job in history]
-    takes = gr.skip() if takes is None else [{"id": job.id, "html": cards.card(job)} for job in takes]
+    takes = gr.skip() if takes is None else list(made(takes))
     return run, history, takes, status, gr.update(interactive=not busy), gr.update(interactive=busy)
+
+
+def made(jobs: Iterable[Job]) -> Iterator[dict]:
+    for job in jobs:
+        try:
+            yield {"id": job.id, "html": cards.card(job)}
+        except (NoSuchJob, MediaError):
+            continue  # it has expired just now
 
 
 def ends(start: float, end: float | None, length: float | None) -> tuple[dict, dict]:

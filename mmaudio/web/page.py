@@ -1,5 +1,7 @@
 """The page for people: a form, the progress of what it asks for, and the takes that came of it: how they look."""
 
+import os
+import shutil
 from collections.abc import Sequence
 from importlib.resources import files
 
@@ -12,12 +14,13 @@ from mmaudio.inputs import DEFAULT_DURATION, MAX_DURATION
 from mmaudio.media.probe import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from mmaudio.web import cards, presets
 from mmaudio.web.asks import MAX_SEED, MAX_TAKES, MAX_TEXT
-from mmaudio.web.desk import Desk
+from mmaudio.web.desk import MAX_HISTORY, Desk
 from mmaudio.web.jobs import Engine
 from mmaudio.web.takes import routes
 from mmaudio.web.uploads import MAX_UPLOAD
 
-CLEANING, KEPT = 600, 86_400  # seconds: how often uploads are cleared away, and how old they may get
+CLEANING, KEPT = 600, 14_400  # seconds: how often uploads are cleared away, and how old they may get
+UPLOADS = "page"  # in the engine's folder
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none'; base-uri 'self'"
 SYSTEM_FONTS = ("ui-sans-serif", "system-ui", "sans-serif")
 THEME = gr.themes.Default(
@@ -25,20 +28,27 @@ THEME = gr.themes.Default(
     font=SYSTEM_FONTS, font_mono=("ui-monospace", "monospace"),
 )  # fmt: skip
 
+RECALL = "(history, ...fields) => [JSON.parse(localStorage.mmaudio || '[]'), ...fields]"
+REMEMBER = f"""history => {{
+    const seen = [...JSON.parse(localStorage.mmaudio || '[]'), ...history];
+    localStorage.mmaudio = JSON.stringify([...new Set(seen)].slice(-{MAX_HISTORY}));
+}}"""
+SHOW = "time => { const video = document.querySelector('#preview video'); if (video) video.currentTime = time; }"
+
 
 def build(engine: Engine) -> gr.Blocks:
     """The page over an engine."""
     desk, infos = Desk(engine), list_variants()
-    small = {"min_width": 140, "buttons": []}
+    small = {"min_width": 200, "buttons": []}
     quiet = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
     with gr.Blocks(title="mmaudio", analytics_enabled=False, fill_width=True, delete_cache=(CLEANING, KEPT)) as blocks:
-        history = gr.BrowserState([], storage_key="mmaudio", secret="mmaudio")  # outlives the server
+        history = gr.JSON([], visible="hidden")  # the jobs that this browser has seen, in all of its tabs
         run = gr.State()
         gr.HTML("<h1>mmaudio</h1><p>Sound for silent video</p>", elem_id="title")
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 source = gr.File(
-                    label="Video or picture (or only words, below)", height=140,
+                    label="Video or picture (or only words, below)", height=180,
                     file_types=["video", "image", *sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES)], elem_id="source",
                 )  # fmt: skip
                 preview = gr.HTML(elem_id="preview")
@@ -74,7 +84,7 @@ def build(engine: Engine) -> gr.Blocks:
                     dice = gr.Button("⚄ Roll", min_width=100, scale=0, elem_id="dice")
                 with gr.Row():
                     takes = gr.Slider(1, MAX_TAKES, 1, step=1, label="Takes", elem_id="takes", **small)
-                    loudness = gr.Dropdown(list(presets.LOUDNESS), label="Loudness", min_width=140, elem_id="loudness")
+                    loudness = gr.Dropdown(list(presets.LOUDNESS), label="Loudness", min_width=200, elem_id="loudness")
             with gr.Column(scale=3, min_width=320):
                 with gr.Row():
                     go = gr.Button("Generate", variant="primary", elem_id="go")
@@ -87,8 +97,11 @@ def build(engine: Engine) -> gr.Blocks:
 
         fields = [source, start, end, prompt, negative, variant, duration, steps, strength, seed, takes, loudness]
         outputs = [run, history, results, status, go, stop]
-        gr.on([go.click, prompt.submit, negative.submit], desk.generate, [history, *fields], outputs, **quiet)
-        blocks.load(desk.restore, history, outputs, **quiet)
+        gr.on(
+            [go.click, prompt.submit, negative.submit], desk.generate, [history, *fields], outputs, js=RECALL, **quiet
+        )
+        blocks.load(desk.restore, history, outputs, js=RECALL, **quiet)
+        history.change(None, history, None, js=REMEMBER)
         stop.click(desk.cancel, run, None, **quiet)
         gr.on(
             [source.upload, source.clear, source.delete], desk.look, source,
@@ -99,9 +112,6 @@ def build(engine: Engine) -> gr.Blocks:
         for slider in (start, end):  # the preview shows where the part begins or ends
             slider.input(None, slider, None, js=SHOW)
     return blocks
-
-
-SHOW = "time => { const video = document.querySelector('#preview video'); if (video) video.currentTime = time; }"
 
 
 def labels(engine: Engine, infos: Sequence[VariantInfo]) -> list[tuple[str, str]]:
@@ -135,6 +145,8 @@ class OwnHostOnly:
 
 def mount(app: FastAPI, engine: Engine) -> None:
     """Put the page at the root of an app, under what the app has there already."""
+    os.environ["GRADIO_TEMP_DIR"] = str(engine.folder / UPLOADS)  # the only way to say where it keeps uploads
+    shutil.rmtree(engine.folder / UPLOADS, ignore_errors=True)  # of a process that was killed
     app.include_router(routes(engine))
     app.add_middleware(OwnHostOnly)
     gr.mount_gradio_app(

@@ -17,7 +17,8 @@ from mmaudio.media.video import CLIP_FPS
 from mmaudio.web.job import Job, NoSuchJob
 
 WIDTH = 960  # pixels of the time axis
-CELLS = 10  # frames beside each other
+CELLS = 10  # frames beside each other, as `strip` has them
+CELL = (144, 96)  # pixels, upright: the sides of a wide picture are cut off, or little would be seen of it
 WAVE_HEIGHT = 97  # odd: silence is a line in the middle
 INK = SHADES[-2]
 
@@ -63,11 +64,19 @@ def waveform(wave: Tensor, width: int) -> Tensor:
     return torch.where(inked, INK[:, None, None], SHADES[0][:, None, None])
 
 
+def cell_of(frame: Tensor) -> Tensor:
+    """uint8 (3, H, W) -> uint8 (3, h, w): the middle of it, no wider than CELL allows."""
+    height, width = CELL
+    frame = short_side_frame(height)(frame)
+    wide = min(frame.shape[2], frame.shape[1] * width // height)
+    return frame[:, :, (frame.shape[2] - wide) // 2 :][:, :, :wide]
+
+
 def _frames(video: Path, length: float) -> tuple[Tensor, float]:
     """Small frames (T, 3, h, w) and how many of them there are in a second."""
     how = {
         "rule": "nearest",
-        "clip_transform": short_side_frame(WIDTH // CELLS),
+        "clip_transform": cell_of,
         "sync_transform": lambda frame: frame[:, :1, :1],  # not looked at
     }
     if length <= MAX_DURATION:

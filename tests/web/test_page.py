@@ -154,7 +154,8 @@ def test_generating_cancelling_and_coming_back(clip, tmp_path):
         seen = asyncio.run(cancelled())
         assert "Cancelled" in seen[-1][STATUS]
         assert seen[-1][HISTORY] == [id]
-        assert made.counts["cancelled"] == 1
+        assert made.job(seen[1][HISTORY][-1]).wait(SOON)
+        assert made.counts == {"done": 1, "cancelled": 1}
 
         waiting = made.submit(WORDS.ask(VARIANT, tmp_path, never))
         threading.Timer(0.5, pipe.go.set).start()  # loaded again while it waits: the page goes on
@@ -213,5 +214,7 @@ def test_waveform_and_film_share_a_time_axis():
     assert heights.argmax() == pictures.WIDTH // 4
     assert heights[:200].tolist() == [1] * 200
     assert heights.max() == pytest.approx(0.5**0.5 * pictures.WAVE_HEIGHT / 2, abs=2)
+    for size, cell in (((90, 160), (144, 96)), ((160, 90), (256, 144)), ((64, 64), (144, 96))):
+        assert pictures.cell_of(torch.zeros(3, *size, dtype=torch.uint8)).shape[1:] == cell
     assert cards._ruler(8.0).count("<span") == 8
     assert 'left:25.00%">2<' in cards._ruler(8.0)

@@ -123,6 +123,7 @@ def test_a_browser_gets_its_takes(tmp_path):
         browser.wait(f"{STATUS}.startsWith('Compose')")
         browser.tell("document.querySelector('#stop').click()")
         browser.wait(f"{STATUS}.startsWith('Cancelled')")
+        assert all(job.wait(PATIENCE) for job in engine.running)
         assert engine.counts == {"done": 1, "cancelled": 1}
 
         browser.open(site)
