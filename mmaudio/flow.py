@@ -56,7 +56,8 @@ def guided(net, conditions, null, cfg_strength: float, *, two_passes: bool = Fal
     """Classifier-free guidance: s v(conditions) + (1 - s) v(null); below 1 only the conditional prediction.
 
     Args:
-        net: has `velocity(latent, t, conditions)` with t of shape (B,).
+        net: has `velocity(latent, t, conditions)` with t of shape (B,), or the latents once for both branches and t
+            and conditions of twice as many.
         conditions, null: of the same batch size; `conditions.concat(null)` joins them.
         two_passes: evaluate the branches one after the other, at half the activation memory, instead of as one batch.
     """
@@ -76,7 +77,7 @@ def guided(net, conditions, null, cfg_strength: float, *, two_passes: bool = Fal
 
     def velocity(t: Tensor, x: Tensor) -> Tensor:
         times = t.to(x.device).expand(x.shape[0]).repeat(2)
-        v, v_null = net.velocity(torch.cat([x, x]), times, both).chunk(2)
+        v, v_null = net.velocity(x, times, both).chunk(2)
         return cfg_strength * v + (1 - cfg_strength) * v_null
 
     return velocity

@@ -196,7 +196,7 @@ def generate_windows(
             for (clip, sync), k in zip(features[first : first + AT_ONCE], windows.segments[first:], strict=False):
                 text = words[segments[k].prompt, segments[k].negative_prompt]
                 own.append(pipe.conditions((clip, sync, *text), inputs.spec))
-            groups.append(tuple(reduce(Conditions.concat, branch) for branch in zip(*own, strict=True)))
+            groups.append(tuple(reduce(Conditions.concat, branch).shared() for branch in zip(*own, strict=True)))
 
     latents = solve(pipe, windows, groups, seeds, num_steps, cfg_strength, solver, progress)
     del groups

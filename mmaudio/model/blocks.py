@@ -35,6 +35,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 class StreamBlock(nn.Module):
     """One modality's half of a transformer block, modulated by a condition of shape (B, 1 or N, D).
 
+    Many frames may have the same condition: then it is (U, D), and `row_of_frame` (B, N) says whose is which.
+
     `before` gives q, k, v; `after` takes the attention's result. Latent and CLIP streams mix neighbouring frames by
     convolutions of width 3 (`kernel_size=3`); the text stream does not (`kernel_size=1`). A `pre_only` block (the last
     joint block's CLIP and text streams) supplies q, k, v and ends there.
@@ -54,8 +56,11 @@ class StreamBlock(nn.Module):
             self.linear1 = ChannelLastConv1d(dim, dim, kernel_size, padding=kernel_size // 2)
             self.ffn = ConvMLP(dim, kernel_size)
 
-    def before(self, x: Tensor, condition: Tensor, rope: Tensor | None):
-        shift, scale, *rest = self.adaLN_modulation(condition).chunk(2 if self.pre_only else 6, dim=-1)
+    def before(self, x: Tensor, condition: Tensor, rope: Tensor | None, row_of_frame: Tensor | None = None):
+        modulation = self.adaLN_modulation(condition)
+        if row_of_frame is not None:
+            modulation = F.embedding(row_of_frame, modulation)  # (B, N, 6 D)
+        shift, scale, *rest = modulation.chunk(2 if self.pre_only else 6, dim=-1)
         return self.attn(modulate(layer_norm(x), shift, scale), rope), rest
 
     def after(self, x: Tensor, attended: Tensor, modulation: list[Tensor]) -> Tensor:
@@ -63,8 +68,8 @@ class StreamBlock(nn.Module):
         x = x + gate_attn * self.linear1(attended)
         return x + gate_mlp * self.ffn(modulate(layer_norm(x), shift_mlp, scale_mlp))
 
-    def forward(self, x: Tensor, condition: Tensor, rope: Tensor | None) -> Tensor:
-        qkv, modulation = self.before(x, condition, rope)
+    def forward(self, x: Tensor, condition: Tensor, rope: Tensor | None, row_of_frame: Tensor | None = None) -> Tensor:
+        qkv, modulation = self.before(x, condition, rope, row_of_frame)
         return self.after(x, attention(*qkv), modulation)
 
 
@@ -87,11 +92,12 @@ class JointBlock(nn.Module):
         clip: Tensor,  # (B, T, D)
         text: Tensor,  # (B, N, D)
         global_c: Tensor,  # (B, 1, D)
-        frame_c: Tensor,  # (B, L, D)
+        frame_c: Tensor,  # (B, L, D); (U, D) with row_of_frame
         latent_rope: Tensor,
         clip_rope: Tensor,
+        row_of_frame: Tensor | None = None,  # (B, L)
     ) -> tuple[Tensor, Tensor, Tensor]:
-        latent_qkv, latent_mod = self.latent_block.before(latent, frame_c, latent_rope)
+        latent_qkv, latent_mod = self.latent_block.before(latent, frame_c, latent_rope, row_of_frame)
         clip_qkv, clip_mod = self.clip_block.before(clip, global_c, clip_rope)
         text_qkv, text_mod = self.text_block.before(text, global_c, None)
 

@@ -88,6 +88,8 @@ class Conditions:
     global_c: Tensor  # (B, D) global_cond_mlp(clip_c + text_c)
     latent_rope: Tensor  # (L, head_dim / 2, 2) float32; shared by the batch
     clip_rope: Tensor  # (T or S, head_dim / 2, 2) float32; shared by the batch
+    rows: Tensor | None = None  # (U, D) the different rows of global_c + sync, see `shared`
+    row_of_frame: Tensor | None = None  # (B, L) index into them
 
     @property
     def batch(self) -> int:
@@ -97,7 +99,24 @@ class Conditions:
         """Both along the batch; lengths must agree."""
         per_sample = ("clip", "sync", "text", "clip_c", "text_c", "global_c")
         joined = {name: torch.cat([getattr(self, name), getattr(other, name)]) for name in per_sample}
+        if self.rows is not None:
+            joined["rows"] = torch.cat([self.rows, other.rows])
+            joined["row_of_frame"] = torch.cat([self.row_of_frame, other.row_of_frame + len(self.rows)])
         return dataclasses.replace(self, **joined)
+
+    def shared(self) -> "Conditions":
+        """For times that are the same for the whole batch: then frames of equal condition are modulated alike.
+
+        Stretched sync tokens repeat, samples of one clip have the same, and the empty features have next to no variety.
+        """
+        frames = (self.global_c.unsqueeze(1) + self.sync).flatten(0, 1)  # (B L, D)
+        bits = frames.view(torch.int16 if frames.dtype.itemsize == 2 else torch.int32)  # not every device sorts floats
+        rows, row_of_frame = torch.unique(bits.cpu(), dim=0, return_inverse=True)
+        return dataclasses.replace(
+            self,
+            rows=rows.view(frames.dtype).to(frames.device),
+            row_of_frame=row_of_frame.view(self.sync.shape[:2]).to(frames.device),
+        )
 
 
 class MMAudio(nn.Module):
@@ -268,7 +287,7 @@ class MMAudio(nn.Module):
         """Velocity of the flow at time t; of a few-step network its average on the way from t to `until`.
 
         Args:
-            latent: (B, L, C) normalised latents.
+            latent: (B, L, C) normalised latents; one batch of them serves several of `conditions`, in their order.
             t: (B,) in [0, 1], float32; 0 is noise, 1 is data.
             until: (B,) in [t, 1], float32; for few-step networks alone, where None is t.
         """
@@ -276,16 +295,22 @@ class MMAudio(nn.Module):
         if until is not None:
             time = time + self.interval_proj(self.t_embed(until) - time)
         global_c = (time + conditions.global_c).unsqueeze(1)  # (B, 1, D)
-        frame_c = global_c + conditions.sync  # (B, L, D); (B, 1, D) where sync features do not modulate
+        if conditions.rows is None:
+            frame_c = global_c + conditions.sync  # (B, L, D); (B, 1, D) where sync features do not modulate
+        else:
+            frame_c = time[:1] + conditions.rows  # (U, D)
+        row_of_frame = conditions.row_of_frame
         clip, text = conditions.clip, conditions.text
 
         latent = self.audio_input_proj(latent)  # (B, L, D)
+        if len(latent) < conditions.batch:
+            latent = latent.repeat(conditions.batch // len(latent), 1, 1)
         for block in self.joint_blocks:
             latent, clip, text = block(
-                latent, clip, text, global_c, frame_c, conditions.latent_rope, conditions.clip_rope
+                latent, clip, text, global_c, frame_c, conditions.latent_rope, conditions.clip_rope, row_of_frame
             )
         for block in self.fused_blocks:
-            latent = block(latent, frame_c, conditions.latent_rope)
+            latent = block(latent, frame_c, conditions.latent_rope, row_of_frame)
         return self.final_layer(latent, global_c)  # (B, L, C)
 
     def forward(
