@@ -8,18 +8,22 @@ import torch
 from torch import Tensor, nn
 
 from mmaudio.codec.codec import AudioCodec
+from mmaudio.codec.fast_vocoder import fast_bigvgan
 from mmaudio.codec.mel import MelSpectrogram
 from mmaudio.codec.vae import VAE
 from mmaudio.codec.vocoder import BigVGANConfig, GriffinLim, load_bigvgan
+from mmaudio.fast_conv import FastConv1d, FastConv1dChannelsFirst, suits
 from mmaudio.features.clip import build_text, build_vision
 from mmaudio.features.synchformer import SynchformerVisual
 from mmaudio.features.synchformer_offset import Synchformer, own_key
+from mmaudio.model.layers import ChannelLastConv1d
 from mmaudio.model.lora import load_adapter, read_adapter
 from mmaudio.model.network import LEGACY_KEYS, MMAudio
 from mmaudio.variants import Variant
 from mmaudio.weights import WeightFile, fetch, load_strict, read_state
 
 WeightsDir = str | os.PathLike | None
+PARTS = ("network", "codec", "clip_text", "clip_vision", "sync")
 
 
 def _fill(build, file: WeightFile, weights_dir: WeightsDir, **options) -> nn.Module:
@@ -69,6 +73,39 @@ def load_codec(variant: Variant, weights_dir: WeightsDir = None, dtype: torch.dt
     else:
         vocoder = GriffinLim(variant.vocoder)
     return AudioCodec(MelSpectrogram(variant.mel), vae, vocoder)
+
+
+def load_part(
+    name: str, variant: Variant, weights_dir: WeightsDir, device: torch.device, dtype: torch.dtype, *,
+    lora: Sequence[str | os.PathLike] = (), lora_strength: float = 1.0, fast: bool = True,
+) -> nn.Module:  # fmt: skip
+    """One of `PARTS` on the device, in `dtype`. If it is `fast`, `speed_up` has been at it where it can be."""
+    if name == "codec":  # folds weight norms in float32 before its cast
+        part = load_codec(variant, weights_dir, dtype).to(device)
+    elif name == "network":
+        part = load_network(variant, weights_dir, lora, lora_strength).to(device, dtype)
+    else:
+        load = {"clip_text": load_clip_text, "clip_vision": load_clip_vision, "sync": load_sync}[name]
+        return load(variant, weights_dir).to(device, dtype)
+    if fast and device.type == "cpu" and dtype == torch.float32:
+        speed_up(part)
+    return part
+
+
+def speed_up(part: MMAudio | AudioCodec) -> None:
+    """Swap layers for others of the same results and fewer multiplications: for inference in float32 on a CPU.
+
+    The swapped weights take up to twice the memory, and the part's state is no longer that of its file.
+    """
+    if isinstance(part, AudioCodec):
+        if not isinstance(part.vocoder, GriffinLim):
+            fast_bigvgan(part.vocoder)
+        return
+    for every_step in (part.audio_input_proj, part.joint_blocks, part.fused_blocks):
+        for name, layer in list(every_step.named_modules()):
+            if suits(layer):
+                kind = FastConv1d if isinstance(layer, ChannelLastConv1d) else FastConv1dChannelsFirst
+                every_step.set_submodule(name, kind(layer.weight, layer.bias, layer.dilation[0]))
 
 
 def load_clip_text(variant: Variant, weights_dir: WeightsDir = None) -> nn.Module:

@@ -14,7 +14,7 @@ from mmaudio import editing, flow, long
 from mmaudio.features.clip import ClipEncoder
 from mmaudio.generation import Generation, fit_length
 from mmaudio.inputs import DEFAULT_DURATION, MAX_DURATION, MAX_WHOLE_CLIP, Inputs, Progress, read_inputs
-from mmaudio.loading import check_adapter, load_clip_text, load_clip_vision, load_codec, load_network, load_sync
+from mmaudio.loading import PARTS, check_adapter, load_part
 from mmaudio.media import VideoFrames
 from mmaudio.model.network import Conditions
 from mmaudio.request import Request, read_request, unused_guidance
@@ -22,7 +22,6 @@ from mmaudio.segments import Span
 from mmaudio.sequence import SequenceSpec
 from mmaudio.variants import Variant, get_variant
 
-PARTS = ("network", "codec", "clip_text", "clip_vision", "sync")
 __all__ = [
     "DEFAULT_DURATION", "MAX_DURATION", "MAX_WHOLE_CLIP", "PARTS", "Inputs", "Pipeline", "Progress", "Request",
     "best_device",
@@ -44,7 +43,8 @@ class Pipeline:
         dtype: of network, codec and encoders; None is bfloat16 on CUDA and float32 elsewhere. The sinusoid tables, the
             rotary tables and the weight folding stay float32 under every dtype.
         weights_dir: where to look for weight files first.
-        low_memory: keep one part in memory at a time and run guidance as two passes.
+        low_memory: keep one part in memory at a time, run guidance as two passes, and on a CPU do without the faster
+            convolutions, whose weights take more room.
         lora: files of adapters that are added to the network's weights, each times `lora_strength`.
         parts: modules to use in place of loaded ones, by their names in `part`; they are brought to device and dtype
             (themselves, not copies) and stay, whatever `low_memory` says.
@@ -98,19 +98,10 @@ class Pipeline:
             if self.low_memory:
                 self.release()
             with self._timed(f"load {name}"):
-                if name == "codec":  # folds weight norms in float32 before its cast
-                    part = load_codec(self.variant, self.weights_dir, self.dtype)
-                    self._parts[name] = part.to(self.device)
-                elif name == "network":
-                    part = load_network(self.variant, self.weights_dir, self.lora, self.lora_strength)
-                    self._parts[name] = part.to(self.device, self.dtype)
-                else:
-                    load = {
-                        "clip_text": load_clip_text,
-                        "clip_vision": load_clip_vision,
-                        "sync": load_sync,
-                    }[name]
-                    self._parts[name] = load(self.variant, self.weights_dir).to(self.device, self.dtype)
+                self._parts[name] = load_part(
+                    name, self.variant, self.weights_dir, self.device, self.dtype,
+                    lora=self.lora, lora_strength=self.lora_strength, fast=not self.low_memory,
+                )  # fmt: skip
         return self._parts[name]
 
     def release(self, *names: str) -> None:
@@ -211,6 +202,7 @@ class Pipeline:
     ) -> Tensor:
         """Noise, and perhaps a given sound, to unnormalised latents (B, L, C); one seed per sample."""
         network = self.part("network")
+        conditional, null = conditional.shared(), null.shared()
         shape = (spec.latent_len, network.config.latent_dim)
         x0 = flow.initial_noise(seeds, shape, device=self.device, dtype=self.dtype)
 

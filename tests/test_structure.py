@@ -16,10 +16,11 @@ ALLOWED = {  # part of the package -> parts of ours that it may import
     "version": set(),
     "loudness": set(),
     "weights": set(),
+    "fast_conv": set(),
     "media": set(),
     "model": {"sequence", "weights"},
     "features": {"sequence", "weights"},
-    "codec": {"sequence", "weights"},
+    "codec": {"sequence", "weights", "fast_conv"},
     "stage": {"media"},
     # extraction needs whole variants and says what it does; what training reads does not
     "data": {"sequence", "weights", "media", "features", "codec", "variants", "loading", "console", "version"},

@@ -78,8 +78,8 @@ class MPConv1d(nn.Module):
             self.weight.copy_(normalize(self.weight.float(), (1, 2)) / self.fan_in**0.5)
             self.folded = True
 
-    def forward(self, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
-        weight = self.effective_weight() * gain
+    def forward(self, x: Tensor, gain: Tensor | float | None = None) -> Tensor:
+        weight = self.effective_weight() if gain is None else self.effective_weight() * gain
         return F.conv1d(x, weight.to(x.dtype), padding=self.weight.shape[-1] // 2)
 
 

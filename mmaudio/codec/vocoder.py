@@ -152,8 +152,9 @@ class GriffinLim(nn.Module):
         """(B, M, F) log-mel to (B, n_fft / 2 + 1, F): multiplicative updates keep every bin non-negative."""
         basis, target = self.mel.mel_basis, self.mel.to_magnitude(mel.float())
         x = (self.inverse_basis @ target).clamp(min=1e-6)
+        spread = basis.T @ target
         for _ in range(iterations):
-            x = x * (basis.T @ target) / (basis.T @ (basis @ x)).clamp(min=1e-9)
+            x = x * spread / (basis.T @ (basis @ x)).clamp(min=1e-9)
         return x
 
     def forward(self, mel: Tensor) -> Tensor:
