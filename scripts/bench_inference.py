@@ -1,16 +1,24 @@
-"""Time and memory of every stage of one generation, as a table and as JSON.
+"""Time, arithmetic and memory of every stage of one generation, as a table and as JSON.
 
     python scripts/bench_inference.py --variant tiny_16k
-    python scripts/bench_inference.py --variant small_16k --random_weights --baseline
     python scripts/bench_inference.py --variant large_44k --device cuda --random_weights
+    python scripts/bench_inference.py --variant large_44k --count
+    python scripts/bench_inference.py --variant small_16k --random_weights --check --num_steps 4
 
 The clip is a Foley Stage scene written to a temporary folder. The first run warms up and is not counted; the figures
-are medians. `--baseline` solves the same problem in the same process with guidance as two passes and conditions that
-are encoded anew at every step, checks that the latents agree, and prints the ratio. `--random_weights` times a variant
-whose files are not here: the arithmetic is the same.
+are medians. Beside each time stand the stage's arithmetic as the method defines it, the weights it reads, and its share
+of the limit: the time that a large matrix product with as much arithmetic takes in the same run, divided by the
+stage's. Ways that need fewer multiplications than the definition can come out above 100 %. `--count` stops after the
+arithmetic, which needs no weights and no time.
+
+`--check` runs solver and codec as the pipeline does and plainly, on the same random features and noise: the plain way
+is float32, guidance as two passes, conditions encoded anew at every step, and the layers as they are in the files. It
+prints how far latents, mel and sound are apart and the ratio of the processor's seconds, taken in turns (of the wall
+clock's on a GPU). `--random_weights` serves for variants whose files are not here: the arithmetic is the same.
 """
 
 import argparse
+import copy
 import json
 import platform
 import resource
@@ -21,45 +29,108 @@ import time
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmaudio import flow
 from mmaudio.codec.codec import AudioCodec
 from mmaudio.codec.mel import MelSpectrogram
 from mmaudio.codec.vae import VAE
 from mmaudio.codec.vocoder import BigVGANConfig, GriffinLim, build_bigvgan, fold_weight_norm
-from mmaudio.features.clip import build_text, build_vision
+from mmaudio.features.clip import build_text, build_vision, causal_mask
 from mmaudio.features.synchformer import SynchformerVisual
+from mmaudio.loading import load_codec, load_network, speed_up
 from mmaudio.model.network import MMAudio
 from mmaudio.pipeline import Pipeline
 from mmaudio.stage import render_clip
 from mmaudio.stage.export import write_mp4
-from mmaudio.variants import VARIANTS
+from mmaudio.variants import VARIANTS, Variant
 
 STAGES = ("decode", "CLIP", "sync", "text", "conditions", "solve", "VAE", "vocoder", "mux")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def randomise(pipe: Pipeline) -> None:
-    """Put parts with random weights in place of loaded ones. Gates get values too: zeros would be no fair velocity."""
-    v = pipe.variant
+# ---- parts ---------------------------------------------------------------------------------------------------------
+
+
+def random_network(v: Variant) -> MMAudio:
+    """Gates get values too: zeros would be no fair velocity."""
     torch.manual_seed(0)
     network = MMAudio(v.network)
     for name, parameter in network.named_parameters():
         if "adaLN" in name or name.startswith("final_layer.conv"):
-            torch.nn.init.normal_(parameter, std=0.02)
-    if isinstance(v.vocoder, BigVGANConfig):
-        vocoder = fold_weight_norm(build_bigvgan(v.vocoder)).to(pipe.dtype)
+            nn.init.normal_(parameter, std=0.02)
+    return network.eval().requires_grad_(False)
+
+
+def random_codec(v: Variant) -> AudioCodec:
+    torch.manual_seed(0)
+    bigvgan = isinstance(v.vocoder, BigVGANConfig)
+    vocoder = fold_weight_norm(build_bigvgan(v.vocoder)) if bigvgan else GriffinLim(v.vocoder)
+    return AudioCodec(MelSpectrogram(v.mel), VAE(v.vae).fold(), vocoder).eval().requires_grad_(False)
+
+
+def as_the_pipeline_has_it(part: MMAudio | AudioCodec, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    part = copy.deepcopy(part).to(device)
+    if isinstance(part, AudioCodec):
+        part.vae.to(dtype)
+        part.vocoder.to(dtype if not isinstance(part.vocoder, GriffinLim) else torch.float32)
     else:
-        vocoder = GriffinLim(v.vocoder)
-    codec = AudioCodec(MelSpectrogram(v.mel), VAE(v.vae).fold().to(pipe.dtype), vocoder)
-    pipe._parts["codec"] = codec.eval().requires_grad_(False).to(pipe.device)
-    parts = {
-        "network": network,
-        "clip_text": build_text(v.clip),
-        "clip_vision": build_vision(v.clip),
-        "sync": SynchformerVisual(v.sync),
-    }
-    for name, part in parts.items():
+        part.to(dtype)
+    if device.type == "cpu" and dtype == torch.float32:
+        speed_up(part)
+    return part
+
+
+def randomise(pipe: Pipeline) -> None:
+    """Put parts with random weights in place of loaded ones."""
+    v = pipe.variant
+    for name, part in (("network", random_network(v)), ("codec", random_codec(v))):
+        pipe._parts[name] = as_the_pipeline_has_it(part, pipe.device, pipe.dtype)
+    encoders = {"clip_text": build_text(v.clip), "clip_vision": build_vision(v.clip), "sync": SynchformerVisual(v.sync)}
+    for name, part in encoders.items():
         pipe._parts[name] = part.eval().requires_grad_(False).to(pipe.device, pipe.dtype)
+
+
+# ---- arithmetic ----------------------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def count(v: Variant, duration: float, num_steps: int, cfg_strength: float) -> dict[str, dict[str, float]]:
+    """Floating-point operations of each stage and the parameters it has, without doing anything: on the meta device."""
+    spec, stages = v.spec.with_duration(duration), {}
+
+    def add(stage: str, run, *modules: nn.Module, times: int = 1) -> None:
+        with FlopCounterMode(display=False) as counter:
+            run()
+        parameters = sum(p.numel() for module in modules for p in module.parameters())
+        stages[stage] = {"flop": times * counter.get_total_flops(), "parameters": parameters}
+
+    with torch.device("meta"):
+        vision, text, sync, network, vae = (
+            build_vision(v.clip), build_text(v.clip), SynchformerVisual(v.sync), MMAudio(v.network), VAE(v.vae),
+        )  # fmt: skip
+        vocoder = build_bigvgan(v.vocoder) if isinstance(v.vocoder, BigVGANConfig) else None
+        size, side, words = v.clip.frame_size, v.sync.frame_size, v.network.text_len
+        frame, segment = torch.empty(1, 3, size, size), torch.empty(1, 1, v.sync.segment_frames, 3, side, side)
+        tokens, latents = torch.empty(2, words, v.clip.text["width"]), torch.empty(1, spec.latent_len, v.vae.latent_dim)
+        c = v.network
+        features = [
+            torch.empty(1, length, width)
+            for length, width in ((spec.clip_len, c.clip_dim), (spec.sync_len, c.sync_dim), (words, c.text_dim))
+        ]
+        mask, times = causal_mask(words), torch.empty(1)
+        add("CLIP", lambda: vision(frame), vision, times=spec.clip_len)
+        add("sync", lambda: sync(segment), sync, times=spec.sync_segments)
+        add("text", lambda: text.transformer(tokens, attn_mask=mask), text)
+        conditions = network.encode_conditions(*features, spec)
+        add("conditions", lambda: (network.encode_conditions(*features, spec), network.null_conditions(1, spec)))
+        branches = 2 if cfg_strength >= 1 and c.guidance is None else 1
+        add("solve", lambda: network.velocity(latents, times, conditions), network, times=branches * num_steps)
+        add("VAE", lambda: vae.decode(latents.mT), vae.decoder)
+        if vocoder is not None:
+            add("vocoder", lambda: vocoder(torch.empty(1, v.mel.num_mels, spec.mel_len)), vocoder)
+    return stages
 
 
 def synchronised(device: torch.device) -> float:
@@ -68,54 +139,84 @@ def synchronised(device: torch.device) -> float:
     return time.perf_counter()
 
 
+def matrix_product_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second of a large matrix product."""
+    n = 8192 if device.type == "cuda" else 1536
+    a, seconds = torch.randn(n, n, device=device, dtype=dtype), []
+    for _ in range(6):
+        began = synchronised(device)
+        a @ a
+        seconds.append(synchronised(device) - began)
+    return 2 * n**3 / min(seconds)
+
+
+# ---- comparison ----------------------------------------------------------------------------------------------------
+
+
 @torch.inference_mode()
-def compare_with_baseline(pipe: Pipeline, video: Path, args) -> dict[str, float]:
-    """Seconds of the solver as it is and as two uncached passes, and how far their latents are apart."""
-    inputs = pipe.read(video, duration=args.duration)
-    features = pipe.encode(inputs, args.prompt)
-    network, spec = pipe.part("network"), inputs.spec
-    clip, sync, text, negative = features
-    x0 = flow.initial_noise([42], (spec.latent_len, network.config.latent_dim), device=pipe.device, dtype=pipe.dtype)
+def check(args, pipe: Pipeline) -> dict[str, dict[str, float]]:
+    """Solver and codec as the pipeline runs them against the plain ones: seconds, and how far results are apart."""
+    v, device, spec = pipe.variant, pipe.device, pipe.variant.spec.with_duration(args.duration)
+    network = random_network(v) if args.random_weights else load_network(v, args.weights_dir)
+    codec = random_codec(v) if args.random_weights else load_codec(v, args.weights_dir)
+    pipe._parts = {
+        "network": as_the_pipeline_has_it(network, device, pipe.dtype),
+        "codec": as_the_pipeline_has_it(codec, device, pipe.dtype),
+    }
+    network, codec, c = network.to(device), codec.to(device), v.network
 
-    def two_passes(t, x):
-        times = t.to(x.device).expand(1)
-        v = network.velocity(x, times, network.encode_conditions(clip, sync, text, spec))
-        v_null = network.velocity(x, times, network.null_conditions(1, spec, negative))
-        return args.cfg_strength * v + (1 - args.cfg_strength) * v_null
+    def random(length: int, width: int) -> Tensor:
+        return nn.functional.normalize(torch.randn(1, length, width, device=device), dim=-1)
 
-    def one_pass():
-        conditional, null = pipe.conditions(features, spec)
-        return flow.euler(flow.guided(network, conditional, null, args.cfg_strength), x0, args.num_steps)
+    torch.manual_seed(1)
+    features = (random(spec.clip_len, c.clip_dim), random(spec.sync_len, c.sync_dim), random(c.text_len, c.text_dim))
+    noise = torch.randn(1, spec.latent_len, c.latent_dim, device=device)
+    strength = args.cfg_strength
 
-    times, results = {"solve": [], "baseline": []}, {}
-    for _ in range(args.repeat + 1):  # alternating, so that a change of the machine's load meets both
-        for name, run in (("solve", one_pass), ("baseline", lambda: flow.euler(two_passes, x0, args.num_steps))):
-            began = synchronised(pipe.device)
+    def plainly(t: Tensor, x: Tensor) -> Tensor:
+        times = t.to(device).expand(1)
+        v = network.velocity(x, times, network.encode_conditions(*features, spec))
+        return strength * v + (1 - strength) * network.velocity(x, times, network.null_conditions(1, spec))
+
+    def solved() -> Tensor:
+        low = [x.to(pipe.dtype) for x in features]
+        branches = (branch.shared() for branch in pipe.conditions((*low, None), spec))
+        return flow.euler(flow.guided(pipe.part("network"), *branches, strength), noise.to(pipe.dtype), args.num_steps)
+
+    latents, ours, solve = in_turns(args, device, lambda: flow.euler(plainly, noise, args.num_steps), solved)
+    solve["latents, largest difference"] = (latents - ours).abs().max().item()
+    solve["latents, root mean square"] = latents.square().mean().sqrt().item()
+    mel, ours, vae = in_turns(
+        args, device, lambda: codec.decode_mel(network.unnormalize(latents)),
+        lambda: pipe.part("codec").decode_mel(network.unnormalize(latents).to(pipe.dtype)),
+    )  # fmt: skip
+    vae["mel, mean difference"] = (mel - ours).abs().mean().item()
+    wave, ours, vocoder = in_turns(
+        args, device, lambda: codec.vocode(mel), lambda: pipe.part("codec").vocode(mel.to(pipe.dtype))
+    )
+    vocoder["mel of the sound, mean difference"] = (codec.mel(wave[:, 0]) - codec.mel(ours[:, 0])).abs().mean().item()
+    return {"solve": solve, "VAE": vae, "vocoder": vocoder}
+
+
+def in_turns(args, device: torch.device, plain, ours) -> tuple[Tensor, Tensor, dict[str, float]]:
+    """Results of both and their times in turns, so that a change of the machine's load meets both."""
+    clock = time.process_time if device.type == "cpu" else lambda: synchronised(device)
+    seconds, results = {"plain": [], "ours": []}, {}
+    for _ in range(args.repeat):
+        for name, run in (("plain", plain), ("ours", ours)):
+            began = clock()
             results[name] = run()
-            times[name].append(synchronised(pipe.device) - began)
-    seconds = {name: statistics.median(runs[1:]) for name, runs in times.items()}
-    difference = (results["solve"] - results["baseline"]).abs().max().item()
-    return seconds | {"ratio": seconds["baseline"] / seconds["solve"], "max_difference": difference}
+            seconds[name].append(clock() - began)
+    figures = {f"{name}, seconds": min(runs) for name, runs in seconds.items()}  # the first of several warms up
+    figures["times faster"] = figures["plain, seconds"] / figures["ours, seconds"]
+    return results["plain"], results["ours"], figures
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--variant", default="tiny_16k", choices=list(VARIANTS))
-    parser.add_argument("--device", default=None)
-    parser.add_argument("--weights_dir", default=None)
-    parser.add_argument("--random_weights", action="store_true")
-    parser.add_argument("--full_precision", action="store_true")
-    parser.add_argument("--duration", type=float, default=8.0)
-    parser.add_argument("--num_steps", type=int, default=25)
-    parser.add_argument("--cfg_strength", type=float, default=4.5)
-    parser.add_argument("--prompt", default="a metal ball bounces on wood")
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--baseline", action="store_true")
-    parser.add_argument("--json", type=Path, default=None, help="also write the figures here")
-    args = parser.parse_args()
+# ---- the command ---------------------------------------------------------------------------------------------------
 
-    dtype = torch.float32 if args.full_precision else None
-    pipe = Pipeline(args.variant, args.device, dtype, args.weights_dir)
+
+def whole_runs(args, pipe: Pipeline) -> tuple[dict[str, float], float]:
+    """Median seconds of every stage, and the peak memory in bytes."""
     if args.random_weights:
         randomise(pipe)
     runs: list[dict[str, float]] = []
@@ -131,33 +232,73 @@ def main() -> int:
             began = synchronised(pipe.device)
             generation.save_video(Path(folder) / "out.mp4")
             runs.append(pipe.timings | {"mux": synchronised(pipe.device) - began})
-        if pipe.device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated(pipe.device)
-        else:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        machine = torch.cuda.get_device_name(pipe.device) if pipe.device.type == "cuda" else platform.processor()
-        report = {
-            "variant": args.variant,
-            "device": f"{pipe.device} ({machine or platform.machine()}, {torch.get_num_threads()} threads)",
-            "dtype": str(pipe.dtype),
-            "duration": args.duration,
-            "num_steps": args.num_steps,
-            "seconds": {name: statistics.median(run[name] for run in runs[1:]) for name in STAGES},
-            "peak_memory_mib": round(peak / 2**20),
-            "torch": torch.__version__,
-        }
-        report["seconds"]["total"] = sum(report["seconds"].values())
-        if args.baseline:
-            report["baseline"] = compare_with_baseline(pipe, video, args)
+    if pipe.device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(pipe.device)
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {name: statistics.median(run[name] for run in runs[1:]) for name in STAGES}, peak
 
-    print(f"{report['variant']}, {args.duration:g} s, {args.num_steps} steps, {report['device']}, {report['dtype']}")
-    for name, seconds in report["seconds"].items():
-        print(f"  {name:12s} {seconds:8.3f} s")
-    print(f"  peak memory  {report['peak_memory_mib']:6d} MiB")
-    if args.baseline:
-        b = report["baseline"]
-        print(f"  two uncached passes: {b['baseline']:.3f} s against {b['solve']:.3f} s, ratio {b['ratio']:.2f}")
-        print(f"  largest difference of the latents: {b['max_difference']:.2e}")
+
+def print_stages(report: dict, counted: dict[str, dict[str, float]], bytes_each: int) -> None:
+    print(f"  {'stage':12s} {'seconds':>9s} {'GFLOP':>9s} {'weights':>10s} {'of the limit':>12s}")
+    for name in STAGES:
+        seconds, known = report.get("seconds", {}).get(name), counted.get(name)
+        row = f"  {name:12s} " + (f"{seconds:9.3f} " if seconds is not None else " " * 10)
+        if known is not None:
+            row += f"{known['flop'] / 1e9:9.1f} {known['parameters'] * bytes_each / 2**20:6.0f} MiB"
+            if seconds:
+                row += f" {known['flop'] / seconds / report['matrix_product_flops']:11.0%}"
+        print(row.rstrip())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--variant", default="tiny_16k", choices=list(VARIANTS))
+    parser.add_argument("--device", default=None)
+    parser.add_argument("--weights_dir", default=None)
+    parser.add_argument("--random_weights", action="store_true")
+    parser.add_argument("--dtype", choices=list(DTYPES), default=None, help="default: bfloat16 on CUDA, else float32")
+    parser.add_argument("--low_memory", action="store_true")
+    parser.add_argument("--duration", type=float, default=8.0)
+    parser.add_argument("--num_steps", type=int, default=25)
+    parser.add_argument("--cfg_strength", type=float, default=4.5)
+    parser.add_argument("--prompt", default="a metal ball bounces on wood")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--count", action="store_true", help="only the arithmetic and the weights")
+    parser.add_argument("--check", action="store_true", help="compare solver and codec with the plain ones")
+    parser.add_argument("--json", type=Path, default=None, help="also write the figures here")
+    args = parser.parse_args()
+    if args.low_memory and args.random_weights:
+        parser.error("--low_memory loads its parts again and again: that needs files, not --random_weights")
+
+    dtype = None if args.dtype is None else DTYPES[args.dtype]
+    pipe = Pipeline(args.variant, args.device, dtype, args.weights_dir, args.low_memory)
+    device = pipe.device
+    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    report = {
+        "variant": args.variant,
+        "device": f"{device} ({machine or platform.machine()}, {torch.get_num_threads()} threads)",
+        "dtype": str(pipe.dtype),
+        "duration": args.duration,
+        "num_steps": args.num_steps,
+        "torch": torch.__version__,
+    }
+    print(f"{args.variant}, {args.duration:g} s, {args.num_steps} steps, {report['device']}, {pipe.dtype}")
+    if args.check:
+        report["check"] = check(args, pipe)
+        for name, figures in report["check"].items():
+            print(f"  {name}: " + "; ".join(f"{what} {value:.3g}" for what, value in figures.items()))
+    else:
+        report["stages"] = count(pipe.variant, args.duration, args.num_steps, args.cfg_strength)
+        if not args.count:
+            report["matrix_product_flops"] = matrix_product_rate(device, pipe.dtype)
+            report["seconds"], peak = whole_runs(args, pipe)
+            report["peak_memory_mib"] = round(peak / 2**20)
+        print_stages(report, report["stages"], pipe.dtype.itemsize)
+        if not args.count:
+            print(f"  all stages   {sum(report['seconds'].values()):9.3f} s")
+            print(f"  limit        {report['matrix_product_flops'] / 1e12:9.3f} TFLOP/s in a matrix product")
+            print(f"  peak memory  {report['peak_memory_mib']:9d} MiB")
     if args.json:
         args.json.write_text(json.dumps(report, indent=2) + "\n")
     return 0
