@@ -54,7 +54,8 @@ def source(path: str, info: MediaInfo) -> str:
         return f'<figure class="source"><img alt="your picture" src="{url}"><figcaption>{facts}</figcaption></figure>'
     length = "" if info.duration is None else f", {info.duration:.1f} s"
     return (
-        f'<figure class="source"><video controls muted playsinline preload="metadata" src="{url}"></video>'
+        f'<figure class="source"><video controls muted playsinline preload="metadata" aria-label="your video" '
+        f'src="{url}"></video>'
         f"<figcaption>{facts}{length}</figcaption></figure>"
     )
 
@@ -89,9 +90,11 @@ def card(job: Job) -> str:
 
 def _take(job: Job, number: int, take: Take, seconds: float) -> str:
     url, film, pictures = f"takes/{job.id}", "", video_kind(take.files)
-    player = f'<audio controls preload="metadata" src="{url}/{number}.wav"></audio>'
+    label = f"take {number + 1}, seed {take.seed}"
+    player = f'<audio controls preload="metadata" aria-label="{label}" src="{url}/{number}.wav"></audio>'
     if pictures is not None:
-        player = f'<video controls playsinline preload="metadata" src="{url}/{number}.{pictures}"></video>'
+        media = f'preload="metadata" aria-label="{label}" src="{url}/{number}.{pictures}"'
+        player = f"<video controls playsinline {media}></video>"
     if job.ask.video is not None:
         film = f'<img loading="lazy" class="film" alt="frames of the video" src="{url}/film.jpg">'
     name = f"{file_safe(job.ask.prompt)}_{take.seed}"
@@ -99,7 +102,7 @@ def _take(job: Job, number: int, take: Take, seconds: float) -> str:
         f'<a download="{name}.{kind}" href="{url}/{number}.{kind}">{kind.upper()}</a>' for kind in take.files
     )
     return (
-        f'<article class="take" aria-label="Take {number + 1}, seed {take.seed}">{player}'
+        f'<article class="take" aria-label="{label}">{player}'
         f'<div class="timeline">{film}<img loading="lazy" class="sound" alt="waveform and spectrogram" '
         f'src="{url}/{number}.png"><i class="playhead"></i></div>'
         f'<div class="ruler" aria-hidden="true">{_ruler(seconds)}</div>'
