@@ -29,6 +29,7 @@ EXPERIMENTS = {
     "full": "the paper's choices",
     "no_sync": "no synchronisation module",
     "sum_sync": "sync summed with visual",
+    "stretched_sync": "sync tokens stretched in their order",
     "default_rope": "default RoPE",
     "no_audio_text": "without audio-text data",
     "zeros": "missing modalities: zeros",

@@ -8,7 +8,7 @@
     python scripts/train_tiny.py --budget cpu --go-on candidates/tiny_16k    # another round for its flow network
 
 Stages, in their order: data (clips rendered to memory-mapped files), vae, vocoder (a small BigVGAN, compared with
-Griffin-Lim), clip, sync (the picture predicts its sound), features (by the code of scripts/extract_features.py), flow,
+Griffin-Lim), clip, sync (the picture predicts its sound and events), features (by the code of scripts/extract_features.py), flow,
 ema (the averaging length with the lowest validation loss), evaluate, pack (into mmaudio/bundled, with a model card).
 
 Every stage goes on where it was, and is passed over when it is done, so killing and starting again is always safe.
@@ -79,7 +79,7 @@ BUDGETS = {
             "heard": Plan(16, 2500, 2e-3),
             "vocoder": Plan(8, 200, 1e-3),
             "clip": Plan(128, 1500, 1e-3),
-            "sync": Plan(32, 4500, 1e-3),
+            "sync": Plan(32, 12000, 1.5e-3),
             "flow": Plan(16, 3800, 1.5e-3),
         },
         evaluated=200,
@@ -104,7 +104,7 @@ SETTINGS = {  # of each network's run, beyond the plan: differences from configs
     "heard": {"task": VAE_SETTINGS | {"kl_weight": 0.001, "quiet_weight": 0.1}, "precision": "bf16"},
     "vocoder": {"task": {"small": True, "frames": 32, "critic_width": 0.1}},
     "clip": {"task": {"jitter": True}, "precision": "bf16"},
-    "sync": {"task": {"stage": "sound", "segments": 1}, "precision": "bf16"},
+    "sync": {"task": {"stage": "sound", "segments": 1, "events": True}, "precision": "bf16"},
     "flow": {"precision": "bf16", "optimizer": {"schedule": "cosine"}},
 }
 

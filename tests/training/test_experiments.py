@@ -23,6 +23,7 @@ CHANGES = {
     "full": {},
     "no_sync": {"sync_use": "none"},
     "sum_sync": {"sync_use": "sum"},
+    "stretched_sync": {"sync_in_time": False},
     "default_rope": {"aligned_rope": False},
     "no_audio_text": {},
     "zeros": {"missing": "zeros"},
