@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shlex
 from pathlib import Path
 
 import pytest
@@ -323,7 +324,7 @@ def test_every_option_is_written_down_with_its_default():
 
 def test_the_commands_of_the_page():
     text = (ROOT / "docs" / "few_steps.md").read_text(encoding="utf-8").replace("\\\n", " ")
-    lines = [line.split()[2:] for line in text.splitlines() if line.startswith("python train.py ")]
-    assert len(lines) >= 2
+    lines = [shlex.split(line)[2:] for line in text.splitlines() if line.startswith("python train.py ")]
+    assert len(lines) == 4
     for words in lines:
         distill.check(distill.Options(**{k: v for k, v in composed(words).task.items() if k != "name"}))
