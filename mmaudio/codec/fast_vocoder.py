@@ -7,12 +7,15 @@ from torch import Tensor, nn
 from mmaudio.codec.vocoder import quiet_bigvgan
 from mmaudio.fast_conv import FastConv1dChannelsFirst, suits
 
+BLOCK = 2**18  # values that are worked on at a time, so that they stay in the processor's caches
+REACH = 6  # frames before and after one that decide it
+
 
 class AntiAliasedSnake(nn.Module):
     """The package's activation: up to twice the rate, x + sin^2(alpha x) / beta, and down again; (B, C, T) to the same.
 
     The frames at twice the rate are never interleaved: the even and the odd ones are made by a depthwise convolution
-    each, and two more bring them back.
+    each, and two more bring them back. It goes through memory block by block.
     """
 
     def __init__(self, activation: nn.Module):
@@ -40,11 +43,21 @@ class AntiAliasedSnake(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.transpose(1, 2)  # (B, T, C)
+        length, step = x.shape[1], max(REACH, BLOCK // x.shape[2])
+        y = torch.empty_like(x, memory_format=torch.contiguous_format)
+        for start in range(0, length, step):
+            end, before = min(start + step, length), min(start, REACH)
+            block = self.block(x[:, start - before : end + REACH])
+            y[:, start:end] = block[:, before : before + end - start]
+        return y.transpose(1, 2)
+
+    def block(self, x: Tensor) -> Tensor:
+        """(B, T, C) to the same; beyond its ends the frames are held."""
         x = _held(x, x[:, :1], x[:, -1:], 3, 3)
         even, odd = self.snake(_filtered(x[:, :-1], self.up_even)), self.snake(_filtered(x[:, 1:], self.up_odd))
         first, last = even[:, :1], odd[:, -1:]
         even = _filtered(_held(even, first, last, 2, 3), self.down_even)
-        return even.add_(_filtered(_held(odd, first, last, 3, 2), self.down_odd)).transpose(1, 2)
+        return even.add_(_filtered(_held(odd, first, last, 3, 2), self.down_odd))
 
 
 def _held(x: Tensor, first: Tensor, last: Tensor, before: int, after: int) -> Tensor:
