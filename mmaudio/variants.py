@@ -98,7 +98,7 @@ def _bundled(part: str) -> WeightFile:
 
 TINY_16K = Variant(
     name="tiny_16k",
-    about="bundled; trained from scratch on the Foley Stage (simulated impacts)",
+    about="bundled; trained from scratch on the Foley Stage (simulated scenes)",
     spec=SPEC_16K,
     network=SIZES["tiny_16k"],
     mel=MEL_16K,

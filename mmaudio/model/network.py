@@ -72,6 +72,7 @@ SIZES = {
         clip_dim=64,
         sync_dim=128,
         text_dim=64,
+        sync_in_time=True,
     ),
 }
 
