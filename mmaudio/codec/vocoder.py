@@ -106,8 +106,12 @@ def load_bigvgan(config: BigVGANConfig, state: dict[str, Tensor], source: str) -
         WeightError: keys or shapes are not those of `config`.
     """
     state, style = normalise_weight_norm(state)
-    generator = build_bigvgan(config)
-    filters = {k: v for k, v in generator.state_dict().items() if k.endswith(".filter")}  # constants, computed
+    with torch.device("meta"):
+        generator = build_bigvgan(config)
+    with quiet_bigvgan():
+        from bigvgan.alias_free_activation.torch.resample import UpSample1d
+    same = UpSample1d(ratio=2, kernel_size=12).filter  # a constant, of all activations and both directions
+    filters = {key: same for key in generator.state_dict() if key.endswith(".filter")}
     if style == "folded":
         fold_weight_norm(generator)
     load_strict(generator, {**state, **filters}, source=source)
