@@ -14,6 +14,7 @@ from mmaudio.loudness import check_target
 from mmaudio.media import MediaError, probe
 from mmaudio.media.probe import check_aspect
 from mmaudio.variants import Variant
+from mmaudio.weights import WeightError
 
 MAX_VIDEO = 600.0  # seconds
 MAX_PIXELS = 36_000_000  # of a frame or a picture: 8K
@@ -112,13 +113,15 @@ class Ask:
 
 
 def told(error: Exception, place: Path | None) -> str:
-    """One line for strangers: what an error says, without where the file is kept (`place`: the file or its folder)."""
+    """One line for strangers: what an error says, without where files are kept (`place`: the file or its folder)."""
     if isinstance(error, torch.OutOfMemoryError):
         return "out of memory: ask for a shorter duration or for fewer takes"
+    if isinstance(error, WeightError):
+        return "the variant cannot be loaded: the server's log says why"
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     return without_path(error_line(error).removeprefix("error: "), place)
 
 
 def without_path(line: str, place: Path | None) -> str:
-    return line if place is None else re.sub(re.escape(str(place)) + r"(/\w+)?", "the file", line)
+    return line if place is None else re.sub(re.escape(str(place)) + r"(/[\w./-]*\w)?", "the file", line)

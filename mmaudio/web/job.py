@@ -1,5 +1,6 @@
 """One job of the engine: its state, its files, and how others wait for it."""
 
+import contextlib
 import json
 import logging
 import os
@@ -167,7 +168,9 @@ class Job:
             self._tell(save=False)
 
     def give_back(self) -> None:
-        """Back into the queue, where it was."""
+        """Back into the queue, where it was; it ends if it was cancelled meanwhile."""
+        if self.cancelling:
+            return self.end(State.CANCELLED)
         self.state, self.stage, self.progress = State.QUEUED, "", 0.0
         self._tell()
 
@@ -183,15 +186,16 @@ class Job:
                 state = State.CANCELLED
             if state == State.DONE:
                 self.takes, self.progress = list(takes), 1.0
-                self.notes = [without_path(note, self.ask.source) for note in notes]
+                self.notes = [without_path(note, self.folder) for note in notes]
             self.error, self.ended = error, time.time()
             self.state = state  # the last, as others look without the lock
             self._counts[state] += 1
             self._tell()
             kept = {RECORD, *(name for take in self.takes for name in take.files.values())}
-            for path in self.folder.iterdir():
-                if path.name not in kept:
-                    path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # somebody has cleared the folder away
+                for path in self.folder.iterdir():
+                    if path.name not in kept:
+                        path.unlink(missing_ok=True)
 
     def _tell(self, save: bool = True) -> None:
         with self._changed:

@@ -205,6 +205,7 @@ class Engine:
         except Stopped:
             pass
         except expected_errors() as error:
+            logging.getLogger(__name__).error("a batch failed: %s", error)
             self._fail(group, error)
         except Exception:  # a bug must not end the thread on which every job waits
             logging.getLogger(__name__).exception("a batch failed")
@@ -315,7 +316,7 @@ class Engine:
         with self.changed:
             for job in jobs:
                 if job.state == State.RUNNING:
-                    job.end(State.FAILED, told(error, job.ask.source))
+                    job.end(State.FAILED, told(error, job.folder))
 
     def _sweep(self) -> None:
         with self.changed:

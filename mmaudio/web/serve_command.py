@@ -49,18 +49,22 @@ def serve(args: argparse.Namespace) -> int:
         raise UsageError("--token is empty: give one, or leave the option out")
     if args.queue < 1:
         raise UsageError(f"--queue {args.queue}: must be at least 1")
+    if not args.host:  # would be anybody
+        raise UsageError("--host is empty: give an address, or leave the option out")
     if not args.output:
         raise UsageError("--output is empty: give a folder")
     device = usable_device(args.device)
     try:
+        from mmaudio.web.guard import own_names
         from mmaudio.web.server import Server
         from mmaudio.web.service import create_app
     except ModuleNotFoundError as error:
         raise UsageError(f"serving needs {error.name}: {INSTALL}") from error
     with closing(listen(args.host, args.port)) as listening, closing(make_engine(args, device)) as engine:
-        app = create_app(engine, args.token)
-        has_page = mount_page(app, engine)
         host, port = listening.getsockname()[:2]
+        hosts = own_names(args.host) if args.token is None and is_loopback(host) else None
+        app = create_app(engine, args.token, hosts)
+        has_page = mount_page(app, engine)
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
         log(f"variants: {', '.join(engine.variants)}; up to {args.queue} jobs wait; results in {args.output}")
         if args.token is None and not is_loopback(host):

@@ -39,8 +39,8 @@ def problems(*codes: int) -> dict:
     return {code: {"description": HTTPStatus(code).phrase, "content": content} for code in codes}
 
 
-def create_app(engine: Engine, token: str | None = None) -> FastAPI:
-    """The service over an engine; whoever serves it closes the engine."""
+def create_app(engine: Engine, token: str | None = None, hosts: tuple[str, ...] | None = None) -> FastAPI:
+    """The service over an engine; whoever serves it closes the engine. `token` and `hosts` as in `Guard`."""
     incoming = engine.folder / "uploads"
     shutil.rmtree(incoming, ignore_errors=True)  # of a process that was killed
     incoming.mkdir()
@@ -50,7 +50,7 @@ def create_app(engine: Engine, token: str | None = None) -> FastAPI:
         title="mmaudio", version=__version__, description=ABOUT, redoc_url=None,
         responses=problems(401) if token else {}, dependencies=[Depends(HTTPBearer(auto_error=False))] if token else [],
     )  # fmt: skip
-    app.add_middleware(Guard, token=token)
+    app.add_middleware(Guard, token=token, hosts=hosts)
     app.add_exception_handler(RequestValidationError, invalid)
 
     def find(id: Annotated[str, Path(pattern="^[0-9a-f]{32}$")]) -> Job:

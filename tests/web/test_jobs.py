@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from mmaudio.media import MediaError, read_audio
 from mmaudio.stage import render_clip
 from mmaudio.stage.export import write_mp4
 from mmaudio.web.jobs import Ask, NoSuchJob, QueueFull, State
+from mmaudio.weights import WeightError
 
 LIES = "the video is longer than its header says: save it again"
 SOON = 60.0  # seconds; what takes longer hangs
@@ -114,10 +116,37 @@ def test_what_fails_fails_alone(pipe, clip, tmp_path):
         large = made.submit(words("large"))
         assert large.wait(SOON)
         assert "fewer takes" in large.error
+        pipe.error = WeightError("/secret/weights.safetensors: not there")
+        missing = made.submit(words("missing"))
+        assert missing.wait(SOON)
+        assert missing.error == "the variant cannot be loaded: the server's log says why"
+        pipe.go.clear()
+        unwritten = made.submit(words("unwritten"))
+        pipe.error = MediaError(f"{unwritten.folder}/.1.7-ab.flac: cannot be written")
+        pipe.go.set()
+        assert unwritten.wait(SOON)
+        assert unwritten.error == "the file: cannot be written"
+        pipe.go.clear()
+        gone = made.submit(words("gone"))
+        shutil.rmtree(gone.folder)
+        pipe.error = RuntimeError("where is it?")
+        pipe.go.set()
+        assert gone.wait(SOON)
         pipe.error = None
         again = made.submit(words("again"))
         assert again.wait(SOON)
         assert again.state == State.DONE
+
+
+def test_cancelled_beside_a_batch_that_it_does_not_fit(pipe, tmp_path):
+    with closing(engine(pipe, tmp_path)) as made:
+        pipe.go.clear()
+        job = made.submit(words("x"))
+        assert pipe.begun.wait(SOON)
+        job.cancel()
+        job.give_back()  # as the engine does with it
+        assert (job.state, made.queued) == (State.CANCELLED, [])
+        pipe.go.set()
 
 
 def test_a_video_longer_than_it_says(pipe, tmp_path):

@@ -25,6 +25,7 @@ from mmaudio.pipeline import Pipeline
 from mmaudio.stage import render_clip
 from mmaudio.stage.export import write_mp4
 from mmaudio.web import uploads
+from mmaudio.web.guard import own_names
 from mmaudio.web.jobs import Engine
 from mmaudio.web.serve_command import listen
 from mmaudio.web.service import create_app
@@ -47,10 +48,10 @@ def clip(tmp_path_factory):
 
 
 @contextmanager
-def serving(made, token=None):
+def serving(made, token=None, hosts=None):
     """A client of a server that runs in this process; `client.stop()` is what a signal does."""
     listening = listen("127.0.0.1", 0)
-    server = serving_at.Server(create_app(made, token), made)
+    server = serving_at.Server(create_app(made, token, hosts), made)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
 
@@ -252,7 +253,33 @@ def test_token_and_other_sites(pipe, tmp_path):
         assert code(HOME, "POST", Origin=str(client.base_url).rstrip("/"), **known) == 415
         answer = client.options(HOME, headers={"Origin": "http://evil.example", **known})
         assert "Access-Control-Allow-Origin" not in answer.headers
+        assert code(Origin="http://evil.example", **known) == 403  # the page's library would allow it to read
         assert "HTTPBearer" in client.get("/openapi.json", headers=known).text
+
+
+def test_other_names_and_large_bodies(pipe, tmp_path):
+    with serving(engine(pipe, tmp_path), hosts=own_names("127.0.0.2")) as client:
+        for name in ("localhost", "LOCALHOST:7860", "127.0.0.1:1", "[::1]:7860", "[::1]", "127.0.0.2"):
+            assert client.get("/healthz", headers={"Host": name}).status_code == 200, name
+        for name in (
+            "evil.example",
+            "evil.example:7860",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "",
+            "::1",
+        ):
+            refused = client.get("/healthz", headers={"Host": name})
+            assert refused.status_code == 421, name
+            assert "--token" in refused.json()["detail"]
+        evil = {"Host": "evil.example", "Origin": "http://evil.example"}  # what a browser says after DNS rebinding
+        assert client.post(HOME, headers=evil).status_code == 421
+        head = "POST /gradio_api/queue/join HTTP/1.1\nHost: localhost\n"
+        assert " 413 " in raw(client, head + f"Content-Length: {2**20 + 1}\n\n")
+        assert " 413 " in raw(client, head + "Transfer-Encoding: chunked\n\n")
+        assert " 413 " in raw(client, head.replace("queue/join", "upload") + f"Content-Length: {2**30}\n\n")
+        assert client.post("/gradio_api/queue/join", json={}).status_code == 404  # there is no page here
+    assert own_names("::1")[-1] == "[::1]"
 
 
 def test_docs_load_nothing_from_elsewhere(client):
@@ -361,6 +388,7 @@ def test_results_are_those_of_a_direct_call(network, tmp_path):
         (["--token", " "], "--token is empty"),
         (["--queue", "0"], "--queue 0"),
         (["--output", ""], "--output is empty"),
+        (["--host", ""], "--host is empty"),
         (["--port", "70000"], "cannot listen"),
         (["--device", "abacus"], "--device abacus: not usable"),
         (["--variant", "nonsense"], "unknown variant"),
