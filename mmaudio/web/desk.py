@@ -13,11 +13,13 @@ import gradio as gr
 from mmaudio.console import expected_errors
 from mmaudio.media import MediaError, probe
 from mmaudio.web import cards
-from mmaudio.web.asks import told
+from mmaudio.web.asks import told, without_path
 from mmaudio.web.form import Form
 from mmaudio.web.jobs import Engine, Job, NoSuchJob, QueueFull, State
 
+PARTS = "part-"  # in the engine's folder: clips that are being cut
 LOOK = 0.2  # seconds between two looks at a job
+PREPARED = 2  # clips that are cut at once
 MAX_HISTORY = 100  # jobs that a browser remembers
 
 
@@ -47,17 +49,20 @@ class Desk:
 
     def __init__(self, engine: Engine):
         self.engine = engine
+        self.preparing = asyncio.Semaphore(PREPARED)
         self.forms: WeakKeyDictionary[Job, Form] = WeakKeyDictionary()
 
     async def generate(self, history: list, source: str | None, *filled) -> AsyncIterator[tuple]:
         form, run = Form(source and str(source), *filled), Run()
         yield shown(cards.message("Preparing"), run=run)
         try:
-            job = await asyncio.to_thread(self._submit, form, run)
+            async with self.preparing:
+                job = await asyncio.to_thread(self._submit, form, run)
         except Cancelled:
             yield shown(cards.message("Cancelled."), run=None)
         except (QueueFull, *expected_errors()) as error:
-            yield shown(cards.failure(told(error, source and Path(source))), run=None)
+            line = without_path(told(error, source and Path(source)), self.engine.folder)  # a part is kept there
+            yield shown(cards.failure(line), run=None)
         else:
             async for view in self._follow(run, [*self._known(history), job]):
                 yield view
@@ -108,7 +113,9 @@ class Desk:
         return kept, start, end, *others, cards.message(status), preview, duration
 
     def _submit(self, form: Form, run: Run) -> Job:
-        with tempfile.TemporaryDirectory(prefix="part-", dir=self.engine.folder) as folder:
+        run.check()
+        self.engine.check_room()  # before anything is cut
+        with tempfile.TemporaryDirectory(prefix=PARTS, dir=self.engine.folder) as folder:
             run.job = self.engine.submit(form.ask(self.engine.variants[form.variant], Path(folder), run.check))
         self.forms[run.job] = form
         if run.stopped.is_set():

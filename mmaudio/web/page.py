@@ -7,6 +7,7 @@ from importlib.resources import files
 
 import gradio as gr
 from fastapi import FastAPI
+from gradio_client.utils import is_file_obj, is_http_url_like, traverse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mmaudio.catalogue import VariantInfo, list_variants
@@ -14,14 +15,17 @@ from mmaudio.inputs import DEFAULT_DURATION, MAX_DURATION
 from mmaudio.media.probe import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from mmaudio.web import cards, presets
 from mmaudio.web.asks import MAX_SEED, MAX_TAKES, MAX_TEXT
-from mmaudio.web.desk import MAX_HISTORY, Desk
+from mmaudio.web.desk import MAX_HISTORY, PARTS, Desk
 from mmaudio.web.jobs import Engine
 from mmaudio.web.takes import routes
 from mmaudio.web.uploads import MAX_UPLOAD
 
 CLEANING, KEPT = 600, 14_400  # seconds: how often uploads are cleared away, and how old they may get
 UPLOADS = "page"  # in the engine's folder
-POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none'; base-uri 'self'"
+POLICY = (
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none'; base-uri 'self'; "
+    "frame-ancestors 'self'"
+)
 SYSTEM_FONTS = ("ui-sans-serif", "system-ui", "sans-serif")
 THEME = gr.themes.Default(
     primary_hue="orange", secondary_hue="orange", neutral_hue="stone",
@@ -36,12 +40,26 @@ REMEMBER = f"""history => {{
 SHOW = "time => { const video = document.querySelector('#preview video'); if (video) video.currentTime = time; }"
 
 
+class Page(gr.Blocks):
+    """Gradio would fetch a file that a visitor gives as a URL, and hold all of it in memory."""
+
+    async def preprocess_data(self, block_fn, inputs, state, explicit_call=False):
+        traverse(inputs, uploaded, is_file_obj)
+        return await super().preprocess_data(block_fn, inputs, state, explicit_call)
+
+
+def uploaded(file: dict) -> dict:
+    if is_http_url_like(file["path"]):
+        raise gr.Error("upload the file itself, not its address")
+    return file
+
+
 def build(engine: Engine) -> gr.Blocks:
     """The page over an engine."""
     desk, infos = Desk(engine), list_variants()
     small = {"min_width": 200, "buttons": []}
     quiet = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
-    with gr.Blocks(title="mmaudio", analytics_enabled=False, fill_width=True, delete_cache=(CLEANING, KEPT)) as blocks:
+    with Page(title="mmaudio", analytics_enabled=False, fill_width=True, delete_cache=(CLEANING, KEPT)) as blocks:
         history = gr.JSON([], visible="hidden")  # the jobs that this browser has seen, in all of its tabs
         run = gr.State()
         gr.HTML("<h1>mmaudio</h1><p>Sound for silent video</p>", elem_id="title")
@@ -146,7 +164,8 @@ class OwnHostOnly:
 def mount(app: FastAPI, engine: Engine) -> None:
     """Put the page at the root of an app, under what the app has there already."""
     os.environ["GRADIO_TEMP_DIR"] = str(engine.folder / UPLOADS)  # the only way to say where it keeps uploads
-    shutil.rmtree(engine.folder / UPLOADS, ignore_errors=True)  # of a process that was killed
+    for left in (engine.folder / UPLOADS, *engine.folder.glob(f"{PARTS}*")):  # of a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
     app.include_router(routes(engine))
     app.add_middleware(OwnHostOnly)
     gr.mount_gradio_app(

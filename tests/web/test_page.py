@@ -12,6 +12,7 @@ import pytest
 import torch
 
 pytest.importorskip("gradio", reason="needs the packages of extra `web`")
+import gradio as gr
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
@@ -26,6 +27,7 @@ from mmaudio.web import cards, pictures, presets
 from mmaudio.web.desk import Cancelled, Desk
 from mmaudio.web.form import TRIMMED, Form
 from mmaudio.web.jobs import State
+from mmaudio.web.page import Page, mount
 from mmaudio.web.takes import routes
 from mmaudio.web.trim import cut
 
@@ -182,6 +184,22 @@ def test_errors_are_one_line_without_paths(clip, tmp_path):
         assert 'role="alert">the file' in desk.look(str(broken))[0]
         assert desk.look(str(clip))[3]["maximum"] == 2.0
         assert not list((tmp_path / "jobs").glob("part-*"))
+        made.max_queue = 0
+        assert "wait already" in status(replace(WORDS, source=str(broken)))  # before it is looked at
+
+
+def test_the_page_is_nobody_elses(tmp_path):
+    with closing(engine(ScriptedPipeline(), tmp_path)) as made:
+        left = tmp_path / "part-killed"
+        left.mkdir()
+        app = FastAPI()
+        mount(app, made)
+        assert not left.exists()
+        with TestClient(app) as client:
+            assert "frame-ancestors 'self'" in client.get("/").headers["content-security-policy"]
+    address = {"path": "https://example.org/large.mp4", "meta": {"_type": "gradio.FileData"}}
+    with pytest.raises(gr.Error, match="not its address"):
+        asyncio.run(Page().preprocess_data(None, [[address]], None))
 
 
 def test_files_and_pictures_of_a_take(clip, tmp_path):
