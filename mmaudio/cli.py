@@ -1,10 +1,12 @@
-"""The `mmaudio` command: generate (also `demo.py`), evaluate, download, convert, info, store, study, serve."""
+"""The `mmaudio` command: `generate` (also `demo.py`) and others; `mmaudio --help` lists them."""
 
 import argparse
 import json
 import sys
 from pathlib import Path
 
+from mmaudio.completion_command import HELP as COMPLETION_HELP
+from mmaudio.completion_command import SHELLS, print_completion
 from mmaudio.console import UsageError, error_line, expected_errors, log
 from mmaudio.evaluation.command import HELP as EVALUATE_HELP
 from mmaudio.evaluation.command import add_evaluate_arguments, evaluate_command
@@ -43,15 +45,16 @@ def convert_command(args: argparse.Namespace) -> int:
     import dataclasses
 
     from mmaudio.loading import check_network
-    from mmaudio.variants import VARIANTS, get_variant, network_metadata
-    from mmaudio.weights import convert, read_state
+    from mmaudio.variants import VARIANTS, check_metadata, get_variant, network_metadata
+    from mmaudio.weights import CONFIG_KEY, convert, read_metadata, read_state
 
     metadata, config, name = {}, None, Path(args.source).name
     if args.variant:
         variant = get_variant(args.variant)
         check_network(variant, read_state(args.source), args.source)
+        check_metadata(variant, args.source)
         metadata = network_metadata(variant)
-    else:  # official files are known by their names
+    elif CONFIG_KEY not in read_metadata(args.source):  # official files are known by their names
         owners = [(v, part) for v in VARIANTS.values() for part, file in v.files.present.items() if file.name == name]
         for variant, part in owners[:1]:
             if part == "network":
@@ -192,6 +195,13 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add_serve_arguments(serving)
+
+    completing = commands.add_parser(
+        "completion", help="what a shell needs to complete all this", description=COMPLETION_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    completing.add_argument("shell", choices=SHELLS)
+    completing.set_defaults(run=lambda args: print_completion(parser, args.shell))
     return parser
 
 

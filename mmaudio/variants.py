@@ -162,6 +162,26 @@ def network_metadata(variant: Variant) -> dict[str, str]:
     return {"variant": variant.base, "part": "network", CONFIG_KEY: config}
 
 
+def check_metadata(variant: Variant, path: str | os.PathLike) -> None:
+    """WeightError if a file says something of its flow network that is not so of the variant's.
+
+    The weights alone do not tell: guidance that is in them, for one, changes no key and no shape.
+    """
+    said = read_metadata(path).get(CONFIG_KEY)
+    if said is None:
+        return
+    try:
+        network = MMAudioConfig(**json.loads(said))
+    except (TypeError, ValueError) as error:
+        raise WeightError(f"{path}: {CONFIG_KEY} in its metadata cannot be used ({error})") from error
+    for name, value in vars(variant.network).items():
+        if (own := getattr(network, name)) != value:
+            raise WeightError(
+                f"{path}: says that its network has {name} {own}, {variant.name} has {value}; "
+                "without --variant what it says is kept"
+            )
+
+
 def _of_file(path: Path) -> Variant:
     metadata = read_metadata(path)
     part, base = metadata.get("part", "network"), VARIANTS.get(metadata.get("variant", ""))

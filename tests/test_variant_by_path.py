@@ -1,5 +1,6 @@
 """One's own weights: a network, a run or an adapter by its path, and parts that are built already."""
 
+import dataclasses
 import json
 
 import pytest
@@ -103,6 +104,22 @@ def test_converting_makes_a_file_that_can_be_named(tmp_path, state, capsys):
     assert main(["convert", str(source), "--variant", "tiny_16k"]) == 0
     assert get_variant(tmp_path / "mine.safetensors").base == "tiny_16k"
     assert mmaudio.load(tmp_path / "mine.safetensors", device="cpu")(**ONE_STEP)[0].variant == "mine"
+
+
+def test_converting_takes_nothing_away_from_what_a_file_says(tmp_path, state, capsys):
+    source, target = tmp_path / "tiny_16k_network.safetensors", tmp_path / "converted.safetensors"  # a variant's file
+    guided = dataclasses.replace(TINY_16K, network=dataclasses.replace(TINY_16K.network, guidance=3.0))
+    save_safetensors(source, state, network_metadata(guided))
+    assert main(["convert", str(source), str(target), "--variant", "tiny_16k"]) == 2
+    error = one_error_line(capsys)
+    assert "says that its network has guidance 3.0, tiny_16k has None; without --variant what it says is kept" in error
+    assert not target.exists()
+    for words in ([], ["--variant", str(source), "--overwrite"]):
+        assert main(["convert", str(source), str(target), *words]) == 0
+        assert get_variant(target).network.guidance == 3.0
+    save_safetensors(source, state, network_metadata(TINY_16K) | {CONFIG_KEY: "[]"})
+    assert main(["convert", str(source), str(target), "--variant", "tiny_16k", "--overwrite"]) == 2
+    assert "cannot be used" in one_error_line(capsys)
 
 
 def test_the_official_file_names_its_variant_when_converted(tmp_path):
