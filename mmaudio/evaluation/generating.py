@@ -37,7 +37,7 @@ class Sampling:
 
 
 def weights_of(pipe: Pipeline) -> dict[str, str]:
-    """Checksum of each of a variant's weight files, and of its adapters' by number."""
+    """Checksum of each of a variant's weight files."""
     files = {part: fetch(file, pipe.weights_dir) for part, file in pipe.variant.files.present.items()}
     return {part: checksum(path) for part, path in files.items()}
 

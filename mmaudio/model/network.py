@@ -289,8 +289,8 @@ class MMAudio(nn.Module):
 
         Args:
             latent: (B, L, C) normalised latents; one batch of them serves several of `conditions`, in their order.
-            t: (B,) in [0, 1], float32; 0 is noise, 1 is data.
-            until: (B,) in [t, 1], float32; for few-step networks alone, where None is t.
+            t: (B,) in [0, 1], float32; 0 is noise, 1 is data. With `Conditions.shared` the same for the whole batch.
+            until: (B,) in [t, 1], float32, the same as well then; for few-step networks alone, where None is t.
         """
         time = self.t_embed(t)  # (B, D)
         if until is not None:
