@@ -151,7 +151,11 @@ def forget_an_id(store: Path) -> None:
         (forget_an_id, {}, "names 5 ids, expected 6"),
         (None, {"variant": "small_16k"}, "clip is 64 x 64 per row .*small_16k needs 64 x 1024"),
         (None, {"variant": "tiny_44k"}, "unknown variant 'tiny_44k'"),
-        (None, {"variant": "small_16k", "weights": "tiny_16k"}, "of other sizes than variant small_16k"),
+        (
+            None,
+            {"variant": "small_16k", "weights": "tiny_16k"},
+            "weights tiny_16k have hidden_dim 128, variant small_16k has 448",
+        ),
         (None, {"weights": "nothing.safetensors"}, "nothing.safetensors"),
         (None, {"task": {"name": "music"}}, "unknown task 'music': expected one of flow, vae"),
         (None, {"task": {"name": "flow", "dorp": 0.1}}, "dorp"),

@@ -17,9 +17,10 @@ from test_command import make_store
 from torch import nn
 
 import mmaudio
-from mmaudio import flow
+from mmaudio import flow, long
 from mmaudio.cli import demo
 from mmaudio.data.sampler import Item
+from mmaudio.editing import Given
 from mmaudio.loading import load_network
 from mmaudio.model.network import MMAudio
 from mmaudio.training.command import run
@@ -27,6 +28,7 @@ from mmaudio.training.config import DataConfig, DataEntry, EMAConfig, OptimizerC
 from mmaudio.training.task import Nets
 from mmaudio.training.tasks import distill
 from mmaudio.training.tasks.distill import FewStepLoss, GuidanceLoss, Teacher
+from mmaudio.training.tasks.flow import build as build_flow
 from mmaudio.variants import TINY_16K, get_variant, network_metadata
 from mmaudio.weights import save_safetensors
 
@@ -262,6 +264,29 @@ def test_both_stages_from_the_command_to_sound(settings, capsys, monkeypatch, tm
     assert "for few steps already" in capsys.readouterr().err
 
 
+def test_few_steps_of_an_edit_and_of_a_long_video(monkeypatch):
+    config = dataclasses.replace(SLIM, guidance=3.0, few_step=True)
+    network = network_of(config).requires_grad_(False)
+    nn.init.normal_(network.interval_proj.weight)
+    pipe = mmaudio.Pipeline(dataclasses.replace(TINY_16K, network=config), "cpu", parts={"network": network})
+    spec = TINY_16K.spec.with_duration(2)
+    shape = (spec.latent_len, config.latent_dim)
+    conditions, null = pipe.conditions((None,) * 4, spec)
+    x1 = torch.randn(1, *shape, generator=torch.Generator().manual_seed(3))
+    given = Given(x1, torch.zeros(spec.latent_len, dtype=torch.bool), strength=0.5)
+    made = pipe.solve(conditions, null, spec, [5], num_steps=4, given=given)
+    x = (x1 + flow.initial_noise([5], shape, device="cpu", dtype=torch.float32)) / 2
+    for t in (0.5, 0.75):  # two of four steps are left
+        x = x + 0.25 * network.velocity(x, torch.tensor([t]), conditions, torch.tensor([t + 0.25]))
+    torch.testing.assert_close(made, x, rtol=1e-4, atol=1e-4)
+
+    seen = evaluations(monkeypatch)
+    windows = long.plan(2 * spec.latent_len, spec.latent_len, 20)
+    count = len(windows.starts)
+    long.solve(pipe, windows, [pipe.conditions((None,) * 4, spec, count)], [5], 2, 4.5, "euler", None)
+    assert seen == [(count, 0.5)] * 2
+
+
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(settings):
     whole, parted = settings(exp_id="whole", **FEW), settings(exp_id="parted", until=1, **FEW)
     for config in (whole, parted, dataclasses.replace(parted, steps=2)):
@@ -281,6 +306,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(settings):
         ({"steps": [1, 3]}, r"divisors of task.teacher_steps=16, got \[1, 3\]"),
         ({"steps": []}, "divisors of"),
         ({"steps": [0]}, "divisors of"),
+        ({"teacher_steps": 0}, "divisors of task.teacher_steps=0"),
         ({"teacher": 3}, "task distill: Key 'teacher'"),
         ({"start": "none"}, "unknown variant 'none'"),
     ],
@@ -308,6 +334,10 @@ def test_weights_that_are_no_teacher(settings, tmp_path):
     with pytest.raises(ValueError, match="weights of guided have 3 in them"):
         distill.build(settings(path, guidance=4.5), torch.device("cpu"))
     assert distill.build(settings(path), torch.device("cpu")).loss.teacher.strength == 0
+    for start, network in ((path, {}), ("tiny_16k", {"few_step": True})):
+        task = {"name": "flow", "network": network}
+        with pytest.raises(ValueError, match="train its teacher, then task=distill"):
+            build_flow(dataclasses.replace(settings(start), task=task), torch.device("cpu"))
 
 
 def composed(words: list[str]) -> TrainConfig:

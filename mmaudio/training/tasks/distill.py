@@ -85,10 +85,9 @@ def check(options: Options) -> None:
         raise ValueError(f"task.stage must be one of {', '.join(STAGES)}, got {options.stage!r}")
     if options.guidance is not None and not 1 <= options.guidance < float("inf"):
         raise ValueError(f"task.guidance must be at least 1, which is none, got {options.guidance:g}")
-    if not options.steps or min(options.steps) < 1 or any(options.teacher_steps % n for n in options.steps):
-        raise ValueError(
-            f"task.steps must be divisors of task.teacher_steps={options.teacher_steps}, got {options.steps}"
-        )
+    total = options.teacher_steps
+    if not options.steps or any(not 1 <= n <= total or total % n for n in options.steps):
+        raise ValueError(f"task.steps must be divisors of task.teacher_steps={total}, got {options.steps}")
 
 
 def student_config(start: Variant, options: Options) -> MMAudioConfig:

@@ -42,8 +42,12 @@ def build(config: TrainConfig, device: torch.device) -> Task:
     start = get_variant(config.weights) if config.weights else None
     variant = get_variant(config.variant or (start.base if start else "small_16k"))
     variant = dataclasses.replace(variant, network=changed(variant.network, options.network))
-    if start is not None and start.network != variant.network:
-        raise ValueError(f"weights {config.weights} are of other sizes than variant {variant.name}")
+    if any(v.network.guidance is not None or v.network.few_step for v in (start or variant, variant)):
+        raise ValueError("a distilled network would unlearn what is in it: train its teacher, then task=distill")
+    if start is not None:
+        for name, value in vars(variant.network).items():
+            if (own := getattr(start.network, name)) != value:
+                raise ValueError(f"weights {config.weights} have {name} {own}, variant {variant.name} has {value}")
     identity = codec_identity(variant, start, config.weights_dir)
     train, validation = mixtures(config, variant, identity)
 
