@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from mmaudio.console import UsageError
 
 HELP = """\
-Print what a shell needs to complete commands, options and file names.
+Print what a shell needs to complete commands, options and file names. Then open
+a new one.
 
-examples (then open a new shell):
+examples:
   mmaudio completion bash > ~/.local/share/bash-completion/completions/mmaudio
   mmaudio completion zsh > ~/.zfunc/_mmaudio     # a folder of your $fpath
 """

@@ -365,9 +365,10 @@ def test_convert(tmp_path, capsys):
 
 def test_help_teaches_in_80_columns(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    for command in (lambda: demo(["--help"]), lambda: main(["generate", "--help"])):
+    commands = ("generate", "evaluate", "study", "serve", "completion")
+    for command, words in ((demo, []), *((main, [name]) for name in commands)):
         with pytest.raises(SystemExit) as stop:
-            command()
+            command([*words, "--help"])
         assert stop.value.code == 0
         text = capsys.readouterr().out
         assert "examples:" in text

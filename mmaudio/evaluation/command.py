@@ -8,17 +8,20 @@ HELP = """\
 Judge generated sounds, or make them first and then judge them.
 
 examples:
-  %(prog)s --generated sounds --reference test_set --captions captions.csv
+  %(prog)s --generated sounds --reference test_set --captions all.csv
   %(prog)s --variant tiny_16k --dataset stage --count 64
   %(prog)s --variant small_16k --dataset vggsound --data /data/vggsound
-  %(prog)s --generated sounds --dataset greatest_hits --data /data/greatest_hits
-  torchrun --standalone --nproc_per_node=8 scripts/evaluate.py --variant large_44k --dataset vggsound --data ...
-  %(prog)s ... --compare output/other_run      which of two systems is better, clip by clip
+  %(prog)s --generated sounds --dataset greatest_hits \\
+    --data /data/greatest_hits
+  torchrun --standalone --nproc_per_node=8 scripts/evaluate.py \\
+    --variant large_44k --dataset vggsound --data ...
+  %(prog)s ... --compare output/other_run    # which is better, by clip
 
-Writes OUT/metrics.json, OUT/clips.json and OUT/report.html, and prints the table. What is made and extracted is kept: a
-run that was killed goes on where it was, and the same references are looked at once. A metric whose network is not on
-this machine is skipped, and the table says why and what to do. Exit code: 0 done, 1 more clips failed than
---allow_missing, 2 nothing could be done.
+Writes OUT/metrics.json, OUT/clips.json and OUT/report.html, and prints the
+table. What is made and extracted is kept: a run that was killed goes on where
+it was, and the same references are looked at once. A metric whose network is
+not on this machine is skipped, and the table says why and what to do. Exit
+code: 0 done, 1 more clips failed than --allow_missing, 2 nothing could be done.
 """
 
 
