@@ -5,7 +5,7 @@
     python scripts/train_tiny.py --budget gpu                    # one GPU
     python scripts/train_tiny.py --budget cpu --stages evaluate,pack
     torchrun --standalone --nproc_per_node=2 scripts/train_tiny.py --budget cpu --stages sync,features,flow
-    python scripts/train_tiny.py --budget cpu --go-on mmaudio/bundled        # another round for its flow network
+    python scripts/train_tiny.py --budget cpu --go-on mmaudio/bundled    # another round for its flow network
 
 Stages, in their order: data (clips rendered to memory-mapped files), vae, vocoder (a small BigVGAN, compared with
 Griffin-Lim), clip, sync (the picture predicts its sound and events), features (by the code of scripts/extract_features.py), flow,
