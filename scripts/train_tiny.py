@@ -8,8 +8,9 @@
     python scripts/train_tiny.py --budget cpu --go-on mmaudio/bundled    # another round for its flow network
 
 Stages, in their order: data (clips rendered to memory-mapped files), vae, vocoder (a small BigVGAN, compared with
-Griffin-Lim), clip, sync (the picture predicts its sound and events), features (by the code of scripts/extract_features.py), flow,
-ema (the averaging length with the lowest validation loss), evaluate, pack (into mmaudio/bundled, with a model card).
+Griffin-Lim), clip, sync (the picture predicts its sound and events), features (by the code of
+scripts/extract_features.py), flow, ema (the averaging length with the lowest validation loss), evaluate, pack (into
+mmaudio/bundled, with a model card).
 
 Every stage goes on where it was, and is passed over when it is done, so killing and starting again is always safe.
 Networks are trained by `train.py`'s own loop and tasks: WORK/runs/STAGE is a run folder as any other, with its
