@@ -53,9 +53,8 @@ def test_a_file_and_its_run(run, state, bundled):
         assert (variant.name, variant.base) == ("net", "tiny_16k")
         assert variant.network == TINY_16K.network
     pipe = mmaudio.load(file, device="cpu")
-    assert torch.equal(pipe.part("network").get_parameter("fused_blocks.0.linear1.weight"), state[
-        "fused_blocks.0.linear1.weight"
-    ])  # fmt: skip
+    name = "fused_blocks.0.attn.qkv.weight"
+    assert torch.equal(pipe.part("network").get_parameter(name), state[name])
     generation = pipe(**ONE_STEP)[0]
     assert generation.variant == "net"
     assert (generation.latents - bundled.latents).abs().max() > 1e-3

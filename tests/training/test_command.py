@@ -157,7 +157,7 @@ def forget_an_id(store: Path) -> None:
             "weights tiny_16k have hidden_dim 128, variant small_16k has 448",
         ),
         (None, {"weights": "nothing.safetensors"}, "nothing.safetensors"),
-        (None, {"task": {"name": "music"}}, "unknown task 'music': expected one of flow, vae"),
+        (None, {"task": {"name": "music"}}, "unknown task 'music': expected one of flow, distill, vae"),
         (None, {"task": {"name": "flow", "dorp": 0.1}}, "dorp"),
         (None, {"task": {"name": "vae"}, "lora": LoRAConfig(rank=2)}, "lora is for task flow"),
         (None, {"batch_size": 3, "accumulation": 2}, "batch_size 3 cannot be shared by 1 ranks x 2"),

@@ -344,6 +344,7 @@ def network():
     network = MMAudio(VARIANT.network)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
+    torch.nn.init.normal_(network.text_input_proj[0].weight, std=2.0)
     network.freeze_constants()
     return network.eval()
 
