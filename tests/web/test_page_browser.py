@@ -85,7 +85,7 @@ def test_a_browser_gets_its_takes(tmp_path):
         browser.drop(clip)
         browser.wait("!!document.querySelector('#preview video')")
         assert browser.tell("document.querySelector('#duration').checkVisibility()") in (None, False)
-        browser.fill("#steps input[type=number]", 2)
+        browser.fill("#steps input[type=number]", 8)
         browser.fill("#takes input[type=number]", 2)
         browser.fill("#end input[type=number]", 1)
         browser.fill("#prompt textarea", "wood")
