@@ -71,6 +71,7 @@ class Visitor(Browser):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.slow  # in time only on a machine that has nothing else to do
 def test_a_browser_gets_its_takes(tmp_path):
     clip = tmp_path / "<b>ball.mp4"
     write_mp4(clip, render_clip(2_000_016, duration=1.5, size=64, audio=False))
