@@ -26,6 +26,7 @@ from mmaudio.data.store import open_store
 from mmaudio.evaluation.onsets import Matches, match_onsets
 from mmaudio.model.layers import nearest_exact_index, sync_frame_index
 from mmaudio.sequence import SequenceSpec
+from mmaudio.stage import Event
 from mmaudio.variants import VARIANTS
 
 SPEC = VARIANTS["tiny_16k"].spec
@@ -76,7 +77,7 @@ def load(work: Path, split: str, count: int) -> tuple[Tensor, Tensor, list[np.nd
 
 
 def sharp(events: list[dict]) -> bool:
-    return bool(events) and all(event["seen"] and event["seconds"] == 0 for event in events)
+    return bool(events) and all(Event(**event).sharp for event in events)
 
 
 def stretched(x: Tensor, spec: SequenceSpec = SPEC) -> Tensor:

@@ -16,7 +16,7 @@ from mmaudio.data.manifest import MAX_ID
 from mmaudio.evaluation.cache import wait_until_done
 from mmaudio.media.audio import AAC_WRITES, SOUNDFILE_SUFFIXES
 from mmaudio.media.probe import VIDEO_SUFFIXES
-from mmaudio.stage import split_seeds
+from mmaudio.stage import Event, split_seeds
 from mmaudio.stage.export import export
 
 AUDIO_SUFFIXES = frozenset((*SOUNDFILE_SUFFIXES, *AAC_WRITES, ".opus"))
@@ -199,9 +199,9 @@ def read_stage(folder: Path, duration: float, count: int | None, size: int, rend
 
 def _stage_clip(folder: Path, name: str) -> Clip:
     truth = json.loads(read_text(folder / "ground_truth" / f"{name}.json"))
-    events = truth["events"]
-    sharp = bool(events) and all(event["seconds"] == 0 and event["seen"] for event in events)
-    times = tuple(event["time"] for event in events) if sharp else None
+    events = [Event(**event) for event in truth["events"]]
+    sharp = bool(events) and all(event.sharp for event in events)
+    times = tuple(event.time for event in events) if sharp else None
     file = folder / truth["path"]
     labels = (*truth["kinds"], *truth["materials"])
     return Clip(name, truth["caption"], file, file, times, truth["family"] or "silence", labels)

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 
 from mmaudio.codec.mel import MEL_16K, MelSpectrogram
 from mmaudio.data.preparation import resample
-from mmaudio.stage import HELD_OUT, KINDS, MATERIALS, STAGE_VERSION, SURFACES
+from mmaudio.stage import KINDS, LABELS, STAGE_VERSION
 from mmaudio.weights import BUNDLED_DIR, WeightError, load_strict, read_metadata, read_state, save_safetensors
 
-LABELS = (*KINDS, *MATERIALS, *SURFACES, *HELD_OUT)
 KIND_COLUMNS = slice(0, len(KINDS))
 MATERIAL_COLUMNS = slice(len(KINDS), len(LABELS))
 WEIGHTS = BUNDLED_DIR / "stage_judge.safetensors"

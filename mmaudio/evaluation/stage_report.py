@@ -45,7 +45,7 @@ class Known:
     @classmethod
     def of(cls, clip: StageClip) -> "Known":
         """Only clips whose every event is sharp and seen have times: a lasting sound is full of onsets of its own."""
-        sharp = all(event.seconds == 0 and event.seen for event in clip.events)
+        sharp = all(event.sharp for event in clip.events)
         times = np.array([event.time for event in clip.events if sharp])
         return cls(clip.seed, clip.caption, times, label_mask(clip.kinds, clip.materials))
 

@@ -11,10 +11,13 @@ from .materials import HELD_OUT, MATERIALS, SURFACES
 from .scene import KINDS, STAGE_VERSION, Event, Scene
 from .words import Captions
 
+LABELS = (*KINDS, *MATERIALS, *SURFACES, *HELD_OUT)  # all that a sound can be called
+
 __all__ = [
     "FAMILIES",
     "HELD_OUT",
     "KINDS",
+    "LABELS",
     "MATERIALS",
     "SPLITS",
     "STAGE_VERSION",

@@ -45,6 +45,11 @@ class Event:
     seconds: float = 0.0  # 0: a contact with a sharp onset; else how long it lasts
     seen: bool = True
 
+    @property
+    def sharp(self) -> bool:
+        """A contact that is seen: onsets are judged on clips of nothing else, for what lasts has onsets of its own."""
+        return self.seconds == 0 and self.seen
+
 
 @dataclass(frozen=True)
 class Look:

@@ -21,7 +21,7 @@ from mmaudio.features.frames import sync_normalize
 from mmaudio.features.synchformer import SynchformerConfig, SynchformerVisual, cut_segments
 from mmaudio.features.synchformer_audio import SAMPLE_RATE
 from mmaudio.media.video import SYNC_FPS
-from mmaudio.stage import HELD_OUT, KINDS, MATERIALS, SURFACES
+from mmaudio.stage import LABELS
 from mmaudio.training.task import Draw, Losses, Nets
 from mmaudio.training.tasks.augmentation import jittered
 
@@ -34,7 +34,6 @@ QUIET = 1e-3  # mel magnitude below which a change is not heard
 FLUX_NONE, FLUX_FULL = 0.1, 0.5  # mean rise of the bands' log10 magnitudes within 10 ms: no onset, a full one
 BEGINS_WEIGHT, EVENTS_WEIGHT = 6.0, 0.3  # of the losses, of moments and of what it is that sounds
 ONSET_WEIGHT = 4.0  # of a moment with an onset against one without: most are without
-LABELS = (*KINDS, *MATERIALS, *SURFACES, *HELD_OUT)  # of the events of simulated clips
 MOTION_FLOOR = 0.006  # mean absolute change that is grain
 MOTION_VARIANCE = 0.12  # of the motion targets in simulated scenes
 
