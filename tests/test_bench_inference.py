@@ -1,12 +1,11 @@
 """The bench: what it counts and what it compares."""
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from scripts_loading import load_script
 
 from mmaudio.model.network import MMAudio
 from mmaudio.variants import VARIANTS
@@ -15,13 +14,12 @@ from mmaudio.variants import VARIANTS
 @pytest.fixture
 def bench(monkeypatch, tmp_path):
     """`bench(*words)` runs the script and gives its JSON."""
-    path = Path(__file__).parents[1] / "scripts" / "bench_inference.py"
-    module_spec = importlib.util.spec_from_file_location("bench_inference", path)
-    script = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(script)
+    script = load_script("bench_inference")
 
     def run(*words):
-        monkeypatch.setattr(sys, "argv", [str(path), "--device", "cpu", *words, "--json", str(tmp_path / "out.json")])
+        monkeypatch.setattr(
+            sys, "argv", ["bench_inference.py", "--device", "cpu", *words, "--json", str(tmp_path / "out.json")]
+        )
         assert script.main() == 0
         return json.loads((tmp_path / "out.json").read_text())
 

@@ -1,21 +1,14 @@
 """scripts/probe_sync.py: it finds what features hold, if they are put at their own time."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-
-SCRIPT = Path(__file__).parents[1] / "scripts" / "probe_sync.py"
+from scripts_loading import load_script
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("probe_sync", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("probe_sync")
 
 
 def test_planted_onsets_are_found_in_time_and_less_when_stretched(script):

@@ -1,30 +1,23 @@
 """The training script of the bundled model runs, is stopped, goes on and packs; two steps of everything, few clips."""
 
-import importlib.util
 import json
 import os
 import shutil
 import signal
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from scripts_loading import load_script
 
 import mmaudio
 from mmaudio.data.clip_cache import ClipCache
 from mmaudio.training.loop import TrainingState
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "train_tiny.py"
-
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("train_tiny", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["train_tiny"] = module
-    spec.loader.exec_module(module)
+    module = load_script("train_tiny")
     batches = {"vae": 2, "heard": 2, "vocoder": 1, "clip": 2, "sync": 2, "flow": 2}
     module.BUDGETS["cpu"] = module.Budget(
         clips={"train": 2, "val": 1, "train_audio": 1},

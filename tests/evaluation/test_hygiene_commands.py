@@ -1,6 +1,5 @@
 """The data check from end to end: the command on real files, the planted faults, the bench."""
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -9,19 +8,11 @@ import numpy as np
 import pytest
 import soundfile
 from hygienefiles import RATE, noise, pictures
+from scripts_loading import load_script
 
 from mmaudio.evaluation.hygiene import reading
 
 pytest.importorskip("faiss")
-
-ROOT = Path(__file__).parents[2]
-
-
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -32,7 +23,7 @@ def clips(tmp_path):
     other.mkdir()
     for seed, name in enumerate(names):
         frames = np.repeat(pictures(3, seed, fps=25, size=64)[..., None], 3, axis=3).astype(np.uint8)
-        script("check_hygiene").write_clip(folder / f"{name}.mp4", frames, noise(3, seed))
+        load_script("check_hygiene").write_clip(folder / f"{name}.mp4", frames, noise(3, seed))
     shutil.copy(folder / "three.mp4", folder / "again.mp4")
     (folder / "broken.mp4").write_bytes((folder / "two.mp4").read_bytes()[:9000])
     rows = [f"{name}\t{name}.mp4\tnote\n" for name in (*names, "again", "broken", "missing")]
@@ -47,7 +38,7 @@ def table(path):
 
 
 def test_the_command_finds_writes_and_goes_on(clips, tmp_path, capsys, monkeypatch):
-    check_data, (train, test), out = script("check_data"), clips, tmp_path / "out"
+    check_data, (train, test), out = load_script("check_data"), clips, tmp_path / "out"
     words = [f"train={train}", "--against", f"test={test}", "--output", str(out)]
     assert check_data.main(words) == 1
     found = {row["id"]: row for row in table(out / "findings.tsv")}
@@ -83,7 +74,7 @@ def test_lists_of_ids_need_no_media(tmp_path, capsys):
     train.write_text("rqfQRErjfk8,30,rain,train\nabcdefghijk,0,wind,train\n")
     test.write_text("audiocap_id,youtube_id,start_time,caption\n7,rqfQRErjfk8,30,Rain falls\n")
     words = [str(train), "--against", str(test), "--ids", "youtube", "--output", str(tmp_path / "out")]
-    assert script("check_data").main(words) == 1
+    assert load_script("check_data").main(words) == 1
     assert (tmp_path / "out" / "train.clean.csv").read_text() == "abcdefghijk,0,wind,train\n"
     assert "| train | 0 (0.00 %): 0 / 0 | 1 (100.00 %): 1 / 0 |" in capsys.readouterr().out
 
@@ -97,7 +88,7 @@ def test_lists_of_ids_need_no_media(tmp_path, capsys):
     ],
 )
 def test_what_cannot_be_checked_is_one_line(words, message, tmp_path, capsys):
-    assert script("check_data").main([*words, "--output", str(tmp_path)]) == 2
+    assert load_script("check_data").main([*words, "--output", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert message in error
@@ -105,12 +96,12 @@ def test_what_cannot_be_checked_is_one_line(words, message, tmp_path, capsys):
 
 def test_planted_faults_are_found_without_a_false_alarm(tmp_path, capsys):
     words = ["--count", "30", "--each", "2", "--seconds", "3", "--work", str(tmp_path)]
-    assert script("check_hygiene").main(words) == 0, capsys.readouterr().out
+    assert load_script("check_hygiene").main(words) == 0, capsys.readouterr().out
 
 
 @pytest.mark.slow
 def test_several_processes_find_the_same(clips, tmp_path):
-    check_data, (train, _) = script("check_data"), clips
+    check_data, (train, _) = load_script("check_data"), clips
     for workers in ("1", "2"):
         assert check_data.main([str(train), "--workers", workers, "--output", str(tmp_path / workers)]) == 1
     assert (tmp_path / "1" / "findings.tsv").read_text() == (tmp_path / "2" / "findings.tsv").read_text()
@@ -118,6 +109,6 @@ def test_several_processes_find_the_same(clips, tmp_path):
 
 def test_the_bench_finds_what_it_planted(tmp_path, capsys):
     out = tmp_path / "figures.json"
-    assert script("bench_hygiene").main(["--clips", "300", "--share", "0.04", "--json", str(out)]) == 0
+    assert load_script("bench_hygiene").main(["--clips", "300", "--share", "0.04", "--json", str(out)]) == 0
     figures = json.loads(out.read_text())
     assert (figures["planted"], figures["found"], figures["false_alarms"]) == (12, 12, 0)

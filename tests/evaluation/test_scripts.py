@@ -1,30 +1,20 @@
 """The two commands run, on a few clips: training the judge, and the table."""
 
-import importlib.util
 import json
 from collections import Counter
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
+from scripts_loading import load_script
 
 from mmaudio.evaluation.judge import Judge, load_judge
 from mmaudio.stage import HELD_OUT, MATERIALS
 from mmaudio.weights import WeightError, read_metadata
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-
-
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 def test_the_judge_trains_resumes_and_reports(tmp_path, capsys, monkeypatch):
-    train_judge, out = script("train_judge"), tmp_path / "judge.safetensors"
+    train_judge, out = load_script("train_judge"), tmp_path / "judge.safetensors"
     arguments = ["--work", str(tmp_path), "--test_clips", "3", "--out", str(out)]
     train_judge.main([*arguments, "--clips", "4", "--steps", "1"])
     rendered = []
@@ -41,7 +31,7 @@ def test_the_judge_trains_resumes_and_reports(tmp_path, capsys, monkeypatch):
 
 
 def test_the_plan_of_the_training_clips(tmp_path):
-    train_judge = script("train_judge")
+    train_judge = load_script("train_judge")
     plan = train_judge.clip_plan(330)
     assert plan[:100] == train_judge.clip_plan(100)
     assert len({seed for seed, _ in plan}) == 330
@@ -53,7 +43,7 @@ def test_the_plan_of_the_training_clips(tmp_path):
 
 
 def test_the_table_is_printed_and_written(tmp_path, capsys, monkeypatch):
-    evaluate_stage = script("evaluate_stage")
+    evaluate_stage = load_script("evaluate_stage")
     arguments = ["--count", "2", "--duration", "2", "--rows", "truth", "--work", str(tmp_path)]
     monkeypatch.setattr(evaluate_stage, "load_judge", lambda: Judge().eval())
     monkeypatch.setattr(evaluate_stage, "evaluate", partial(evaluate_stage.evaluate, resamples=5))
@@ -68,7 +58,7 @@ def test_the_table_is_printed_and_written(tmp_path, capsys, monkeypatch):
 
 
 def test_what_cannot_be_evaluated_is_one_line(capsys, monkeypatch):
-    evaluate_stage = script("evaluate_stage")
+    evaluate_stage = load_script("evaluate_stage")
 
     def refuse():
         raise WeightError("old.safetensors: judges Stage version 1, this is version 2; run scripts/train_judge.py")

@@ -1,7 +1,6 @@
 """The whole extraction, with the bundled encoders: equal to inference, and unharmed by kills, ranks and bad files."""
 
 import csv
-import importlib.util
 import multiprocessing
 import os
 import random
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from scripts_loading import load_script
 
 import mmaudio
 from mmaudio.data import extraction
@@ -337,10 +337,7 @@ def test_what_failed_is_tried_again_by_the_next_run(sounds, sound_store, tmp_pat
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("extract_features", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("extract_features")
 
 
 @pytest.mark.parametrize(

@@ -1,27 +1,23 @@
 """scripts/bench_train.py: its figures, and that the plain loop it compares with computes the same."""
 
-import importlib.util
 import json
 import tempfile
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from scripts_loading import load_script
 from small import small_task
 
 from mmaudio.data.sampler import Item
 from mmaudio.training.task import Draw, Nets
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_train.py"
 ROWS = 8
 
 
 @pytest.fixture
 def script(monkeypatch, tmp_path):
-    spec = importlib.util.spec_from_file_location("bench_train", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script("bench_train")
     monkeypatch.setattr(module, "ROWS", ROWS)
     monkeypatch.setattr(module, "WARM_UP", 0)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

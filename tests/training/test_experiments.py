@@ -1,7 +1,6 @@
 """configs/experiment, and the script that compares them."""
 
 import dataclasses
-import importlib.util
 import json
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
+from scripts_loading import load_script
 
 from mmaudio.data.store import StoreRow, write_store
 from mmaudio.training.command import run
@@ -40,10 +40,7 @@ def composed(words: list[str]) -> TrainConfig:
 
 @pytest.fixture
 def script():
-    spec = importlib.util.spec_from_file_location("run_ablations", ROOT / "scripts" / "run_ablations.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("run_ablations")
 
 
 @pytest.mark.parametrize("name", CHANGES)

@@ -1,10 +1,8 @@
 """scripts/synthesize_ema.py: from a run's snapshots, or the reference's, to a file that is loaded by its path."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
+from scripts_loading import load_script
 
 from mmaudio.model.lora import add_lora, merged_state
 from mmaudio.model.network import MMAudio
@@ -12,15 +10,10 @@ from mmaudio.training.ema import PostHocEMA, synthesize
 from mmaudio.variants import TINY_16K, get_variant, network_metadata
 from mmaudio.weights import BUNDLED_DIR, read_metadata, read_state
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "synthesize_ema.py"
-
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("synthesize_ema", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("synthesize_ema")
 
 
 def snapshots(folder, network, metadata):

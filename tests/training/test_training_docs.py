@@ -1,6 +1,5 @@
 """docs/training.md: its settings exist, and its script makes manifests."""
 
-import importlib.util
 import json
 import re
 import shlex
@@ -10,6 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
+from scripts_loading import load_script
 
 from mmaudio.data.manifest import read_manifest
 from mmaudio.training.config import TrainConfig
@@ -46,9 +46,7 @@ def test_training_commands(words):
 
 
 def test_extraction_commands():
-    spec = importlib.util.spec_from_file_location("extract_features", ROOT / "scripts" / "extract_features.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script("extract_features")
     found = commands("scripts/extract_features.py")
     assert len(found) > 5
     for words in found:

@@ -11,6 +11,7 @@ from mmaudio.web.jobs import Engine
 
 VARIANT = VARIANTS["tiny_16k"]
 STEPS = 1000
+SOON = 60.0  # seconds; what takes longer hangs
 
 
 def sound_of(prompt: str, seed: int) -> torch.Tensor:  # (1, 1600)

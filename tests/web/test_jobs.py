@@ -13,33 +13,18 @@ import av
 import numpy as np
 import pytest
 import torch
-from scripted import ScriptedPipeline, engine, sound_of
+from scripted import SOON, ScriptedPipeline, engine, sound_of
 
 from mmaudio.console import UsageError
 from mmaudio.media import MediaError, read_audio
-from mmaudio.stage import render_clip
-from mmaudio.stage.export import write_mp4
 from mmaudio.web.jobs import Ask, NoSuchJob, QueueFull, State
 from mmaudio.weights import WeightError
 
 LIES = "the video is longer than its header says: save it again"
-SOON = 60.0  # seconds; what takes longer hangs
 
 
 def words(prompt, **changes):
     return Ask("tiny_16k", prompt=prompt, **changes)
-
-
-@pytest.fixture
-def pipe():
-    return ScriptedPipeline()
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    path = tmp_path_factory.mktemp("clips") / "ball.mp4"
-    write_mp4(path, render_clip(2_000_000, size=64, duration=1, audio=False))
-    return path
 
 
 def test_a_batch_of_one_kind_and_nothing_is_mixed_up(pipe, clip, tmp_path):

@@ -14,7 +14,7 @@ import torch
 
 pytest.importorskip("fastapi_offline", reason="needs the packages of extra `web`")
 import httpx
-from scripted import VARIANT, ScriptedPipeline, engine, sound_of
+from scripted import SOON, VARIANT, engine, sound_of
 
 import mmaudio.web.server as serving_at
 from mmaudio.cli import main
@@ -22,29 +22,14 @@ from mmaudio.loudness import integrated_loudness
 from mmaudio.media import probe, read_audio
 from mmaudio.model.network import MMAudio
 from mmaudio.pipeline import Pipeline
-from mmaudio.stage import render_clip
-from mmaudio.stage.export import write_mp4
 from mmaudio.web import uploads
 from mmaudio.web.guard import own_names
 from mmaudio.web.jobs import Engine
 from mmaudio.web.serve_command import listen
 from mmaudio.web.service import create_app
 
-SOON = 60.0  # seconds; what takes longer hangs
 HOME = "/v1/generations"
 DOCS = Path(__file__).parents[2] / "docs" / "service.md"
-
-
-@pytest.fixture
-def pipe():
-    return ScriptedPipeline()
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    path = tmp_path_factory.mktemp("clips") / "ball.mp4"
-    write_mp4(path, render_clip(2_000_000, size=64, duration=1, audio=False))
-    return path.read_bytes()
 
 
 @contextmanager
@@ -88,7 +73,7 @@ def test_a_whole_round(client, clip, tmp_path):
     (tmp_path / "evil.mp4").write_text("mine")
     names = ("../../evil.mp4", "<script>alert(1)</script>.mp4", 'a"\r\nX: y.mp4')
     for seed, name in enumerate(names):
-        answer = ask(client, {"prompt": "a ball", "seed": seed, "num_samples": 2}, video=(name, clip))
+        answer = ask(client, {"prompt": "a ball", "seed": seed, "num_samples": 2}, video=(name, clip.read_bytes()))
         assert answer.status_code == 202, answer.text
         job = answer.json()
         assert answer.headers["Location"] == job["links"]["self"]
@@ -295,7 +280,7 @@ def test_docs_load_nothing_from_elsewhere(client):
 
 def test_the_client_of_the_documentation(client, clip, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("clip.mp4").write_bytes(clip)
+    Path("clip.mp4").write_bytes(clip.read_bytes())
     code = re.search(r"```python\n(import httpx.*?)```", DOCS.read_text(), re.DOTALL)[1]
     exec(code.replace("http://127.0.0.1:7860", str(client.base_url)), {})
     assert probe("rain.mp4").has_audio
