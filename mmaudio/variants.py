@@ -196,8 +196,9 @@ def _of_file(path: Path) -> Variant:
         raise WeightError(f"{path}: {said}; `mmaudio convert {path} --variant NAME` makes a file that can be used")
     try:
         network = base.network
-        if CONFIG_KEY in metadata:  # of before there was the switch, or it says which
-            network = dataclasses.replace(network, **{"sync_in_time": False} | json.loads(metadata[CONFIG_KEY]))
+        if CONFIG_KEY in metadata:  # of before there were the switches, or it says which
+            before = {"sync_in_time": False, "unit_variance": False}
+            network = dataclasses.replace(network, **before | json.loads(metadata[CONFIG_KEY]))
     except (TypeError, ValueError) as error:
         raise WeightError(f"{path}: {CONFIG_KEY} in its metadata cannot be used ({error})") from error
     for name in ("latent_dim", "clip_dim", "sync_dim", "text_dim", "text_len"):

@@ -12,6 +12,7 @@ from mmaudio.model.layers import (
     ChannelLastConv1d,
     ConvMLP,
     TimestepEmbedder,
+    layer_norm,
     nearest_exact_index,
     rope_table,
     sync_frame_index,
@@ -38,6 +39,7 @@ class MMAudioConfig:
     sync_tokens_per_segment: int = 8
     sync_frames_per_token: int = 2
     sync_in_time: bool = False  # each latent sees the frame of its moment; else tokens are stretched in their order
+    unit_variance: bool = False  # of CLIP features and of what makes the global condition; else as small as they come
     # The paper's ablations (configs/experiment); its own choices are the defaults.
     sync_use: str = "modulate"  # every frame; sum: added to the visual tokens instead; none: sync features are ignored
     aligned_rope: bool = True  # latent and visual tokens are rotated on one time scale
@@ -247,6 +249,8 @@ class MMAudio(nn.Module):
                     f"for {spec.duration:g} s"
                 )
 
+        if self.config.unit_variance:
+            clip, text = clip * self.config.clip_dim**0.5, text * self.config.text_dim**0.5
         sync = sync.unflatten(1, (-1, self.config.sync_tokens_per_segment)) + self.sync_pos_emb  # (B, S/8, 8, sync_dim)
         sync = sync.flatten(1, 2).to(self.dtype)  # (B, S, sync_dim)
         if self.sync_frames_proj is not None:
@@ -258,6 +262,7 @@ class MMAudio(nn.Module):
         text = self.text_input_proj(text.to(self.dtype))  # (B, N, D)
         clip_c = self.clip_cond_proj(clip.mean(dim=1))  # (B, D)
         text_c = self.text_cond_proj(text.mean(dim=1))  # (B, D): padding tokens count, as in training
+        semantic = layer_norm(clip_c + text_c) if self.config.unit_variance else clip_c + text_c
 
         head_dim = self.config.hidden_dim // self.config.num_heads
         clip_scale = spec.latent_len / clip.shape[1] if self.config.aligned_rope else 1.0
@@ -267,7 +272,7 @@ class MMAudio(nn.Module):
             text=text,
             clip_c=clip_c,
             text_c=text_c,
-            global_c=self.global_cond_mlp(clip_c + text_c),
+            global_c=self.global_cond_mlp(semantic),
             latent_rope=rope_table(spec.latent_len, head_dim, device=sync.device),
             clip_rope=rope_table(clip.shape[1], head_dim, clip_scale, device=sync.device),
         )

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from mmaudio.model.layers import MLP, ConvMLP, nearest_exact_index, rope_table, sync_frame_index
 from mmaudio.model.network import MMAudio, MMAudioConfig
@@ -21,6 +22,7 @@ SWITCHES = [
     {"sync_use": "sum"},
     {"sync_in_time": True},
     {"sync_in_time": True, "sync_use": "none"},
+    {"unit_variance": True},
     {"aligned_rope": False},
     {"conv_mlp": False},
     {"missing": "zeros"},
@@ -122,6 +124,24 @@ def test_a_moment_s_sync_features_modulate_that_moment(moment):
     assert (found[False] - moment).abs().max() > width + 0.08
 
 
+def test_unit_variance_lets_words_and_pictures_be_heard():
+    """Of a new network of real size. Features of length 1 are all but lost in two SwiGLU units."""
+    generator = torch.Generator().manual_seed(3)
+    shapes = {"clip": (SPEC.clip_len, 64), "text": (77, 64)}
+    one, two = (
+        {name: F.normalize(torch.randn(1, *shape, generator=generator), dim=-1) for name, shape in shapes.items()}
+        for _ in range(2)
+    )
+    sync = torch.zeros(1, SPEC.sync_len, 128)
+    moved = {}
+    for on in (False, True):
+        torch.manual_seed(0)
+        network = MMAudio(dataclasses.replace(TINY_16K.network, unit_variance=on))
+        a, b = (network.encode_conditions(sync=sync, **x, spec=SPEC).global_c for x in (one, two))
+        moved[on] = (a - b).std()
+    assert moved[False] < 1e-3 < 0.05 < moved[True] < 2
+
+
 def test_default_rope_counts_visual_tokens():
     x = {name: features()[name] for name in ("clip", "sync", "text")}
     aligned, default = (network_of(aligned_rope=on) for on in (True, False))
@@ -165,10 +185,10 @@ def test_a_file_says_what_its_network_is(tmp_path):
     save_safetensors(path, {"x": torch.zeros(1)}, metadata)
     assert get_variant(path).network == changed
     written = json.loads(metadata[CONFIG_KEY])
-    for name in ("sync_use", "sync_in_time", "aligned_rope", "conv_mlp", "missing"):
+    for name in ("sync_use", "sync_in_time", "unit_variance", "aligned_rope", "conv_mlp", "missing"):
         del written[name]
     save_safetensors(path, {"x": torch.zeros(1)}, metadata | {CONFIG_KEY: json.dumps(written)})
-    before = dataclasses.replace(TINY_16K.network, sync_in_time=False)
+    before = dataclasses.replace(TINY_16K.network, sync_in_time=False, unit_variance=False)
     assert get_variant(path).network == before, "files from before there were switches"
     save_safetensors(path, {"x": torch.zeros(1)}, metadata | {CONFIG_KEY: '{"missing": "random"}'})
     with pytest.raises(WeightError, match="missing is 'random', expected one of default, zeros, learned"):
