@@ -32,7 +32,7 @@ class DemoConfig:
     keep: str | None = None
     strength: float = 1.0
     cfg_strength: float = 4.5
-    num_steps: int = 25
+    num_steps: int | None = None
     solver: str = "euler"
     seed: int = 42
     num_samples: int = 1
@@ -130,7 +130,12 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--full_precision", action="store_true", help="float32 also on a GPU")
     model.add_argument("--low_memory", action="store_true", help="keep one part of the model in memory at a time")
     sampling = parser.add_argument_group("sampling")
-    sampling.add_argument("--num_steps", type=int, help="solver steps (25)")
+    sampling.add_argument(
+        "--num_steps",
+        type=int,
+        help="solver steps (25; 4 of a network for few steps); up to 4 are made by the variant's own such network, if "
+        "it has one",
+    )
     sampling.add_argument("--cfg_strength", type=float, help="guidance (4.5); below 1: none")
     sampling.add_argument("--solver", help="euler (default), midpoint, heun, dopri5")
     sampling.add_argument("--seed", type=int, help="of the first sample (42)")
@@ -209,8 +214,9 @@ def check_settings(config: DemoConfig) -> None:
     for name, path in paths:
         if path == "":  # an unset shell variable; Path would take it for the current folder
             raise UsageError(f"--{name} is empty: give a path")
-    if config.num_samples < 1 or config.num_steps < 1:
-        raise UsageError(f"--num_samples {config.num_samples}, --num_steps {config.num_steps}: must be at least 1")
+    for name, value in (("num_samples", config.num_samples), ("num_steps", config.num_steps)):
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} {value}: must be at least 1")
     if config.pick is not None and not 1 <= config.pick <= config.num_samples:
         raise UsageError(f"--pick {config.pick}: must be between 1 and --num_samples {config.num_samples}")
     if config.batch_size < 1:
@@ -273,6 +279,7 @@ def generate(args: argparse.Namespace) -> int:
         name, device, dtype, config.weights_dir, config.low_memory,
         lora=config.lora, lora_strength=config.lora_strength,
     )  # fmt: skip
+    config.num_steps = pipe.variant.num_steps if config.num_steps is None else config.num_steps
     log(f"using {pipe.variant.name} on {pipe.device}, {str(pipe.dtype).removeprefix('torch.')}, seed {config.seed}")
     for path in config.lora:
         log(f"with the adapter {path}, times {config.lora_strength:g}")

@@ -16,14 +16,15 @@ from mmaudio.fast_conv import FastConv1d, FastConv1dChannelsFirst, suits
 from mmaudio.features.clip import build_text, build_vision
 from mmaudio.features.synchformer import SynchformerVisual
 from mmaudio.features.synchformer_offset import Synchformer, own_key
+from mmaudio.model.difference import added, mismatch, read_config
 from mmaudio.model.layers import ChannelLastConv1d
 from mmaudio.model.lora import load_adapter, read_adapter
 from mmaudio.model.network import LEGACY_KEYS, MMAudio
 from mmaudio.variants import Variant
-from mmaudio.weights import WeightFile, fetch, load_strict, read_state
+from mmaudio.weights import WeightError, WeightFile, fetch, load_strict, read_state
 
 WeightsDir = str | os.PathLike | None
-PARTS = ("network", "codec", "clip_text", "clip_vision", "sync")
+PARTS = ("network", "few_step", "codec", "clip_text", "clip_vision", "sync")
 
 
 def _fill(build, file: WeightFile, weights_dir: WeightsDir, **options) -> nn.Module:
@@ -42,6 +43,21 @@ def load_network(
     for path in lora:
         load_adapter(network, path, lora_strength)
     return network
+
+
+def load_few_step(variant: Variant, weights_dir: WeightsDir = None) -> MMAudio:
+    """The flow network with what makes it one for few steps. The variant must name such a file.
+
+    Raises:
+        WeightError: a file is missing or damaged, or one is not for the other.
+    """
+    weights, path = (fetch(file, weights_dir) for file in (variant.files.network, variant.few_step))
+    if problem := mismatch(path, variant.network, weights):
+        raise WeightError(f"{path}: {problem}; use it with the network that it was made from")
+    with torch.device("meta"):
+        network = MMAudio(read_config(path))
+    load_strict(network, added(read_state(weights), read_state(path), path), source=path, drop=LEGACY_KEYS)
+    return network.eval().requires_grad_(False)
 
 
 def check_network(variant: Variant, state: Mapping[str, Tensor], source: str | os.PathLike) -> None:
@@ -84,6 +100,8 @@ def load_part(
         part = load_codec(variant, weights_dir, dtype).to(device)
     elif name == "network":
         part = load_network(variant, weights_dir, lora, lora_strength).to(device, dtype)
+    elif name == "few_step":
+        part = load_few_step(variant, weights_dir).to(device, dtype)
     else:
         load = {"clip_text": load_clip_text, "clip_vision": load_clip_vision, "sync": load_sync}[name]
         return load(variant, weights_dir).to(device, dtype)

@@ -178,8 +178,9 @@ def encode_windows(
 def generate_windows(
     pipe, inputs: Inputs, segments: Sequence[Segment], seeds: Sequence[int], *,
     num_steps: int, cfg_strength: float, solver: str, mask_away_clip: bool, progress: Progress | None,
+    by: str = "network",
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """A long video to unnormalised latents (B, L, C) and sound (B, 1, N); one seed per sample.
+    """A long video to unnormalised latents (B, L, C) and sound (B, 1, N); one seed per sample, `by` as in `solve`.
 
     Raises MediaError if the video is damaged where a window lies.
     """
@@ -195,10 +196,10 @@ def generate_windows(
             own = []
             for (clip, sync), k in zip(features[first : first + AT_ONCE], windows.segments[first:], strict=False):
                 text = words[segments[k].prompt, segments[k].negative_prompt]
-                own.append(pipe.conditions((clip, sync, *text), inputs.spec))
+                own.append(pipe.conditions((clip, sync, *text), inputs.spec, by=by))
             groups.append(tuple(reduce(Conditions.concat, branch).shared() for branch in zip(*own, strict=True)))
 
-    latents = solve(pipe, windows, groups, seeds, num_steps, cfg_strength, solver, progress)
+    latents = solve(pipe, windows, groups, seeds, num_steps, cfg_strength, solver, progress, by)
     del groups
     return latents, torch.cat([decode(pipe, one[None], inputs.spec, progress) for one in latents])
 
@@ -206,13 +207,14 @@ def generate_windows(
 @torch.inference_mode()
 def solve(
     pipe, windows: Windows, groups: Sequence[tuple[Conditions, Conditions]], seeds: Sequence[int],
-    num_steps: int, cfg_strength: float, solver: str, progress: Progress | None,
+    num_steps: int, cfg_strength: float, solver: str, progress: Progress | None, by: str = "network",
 ) -> Tensor:  # fmt: skip
     """Noise to unnormalised latents (B, L, C), one sample after the other.
 
     groups: conditions and null conditions of every `AT_ONCE` windows.
+    by: the part of the pipeline that makes the steps, "network" or "few_step"; the conditions must be by the same one.
     """
-    network, latents, done = pipe.part("network"), [], 0
+    network, latents, done = pipe.part(by), [], 0
     evaluations = {"euler": 1, "midpoint": 2, "heun": 2}.get(solver, 0)  # dopri5: not known beforehand
     work = len(windows.starts) * num_steps * evaluations * len(seeds)
 
@@ -234,7 +236,7 @@ def solve(
         shape = (windows.total, network.config.latent_dim)
         for seed in seeds:
             x0 = flow.initial_noise([seed], shape, device=pipe.device, dtype=pipe.dtype)
-            latents.append(network.unnormalize(pipe.integrate(joint, x0, num_steps, solver)))
+            latents.append(network.unnormalize(pipe.integrate(joint, x0, num_steps, solver, by=by)))
     return torch.cat(latents)
 
 

@@ -5,14 +5,15 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import reduce
+from functools import cached_property, reduce
 
 import torch
 from torch import Tensor, nn
 
 from mmaudio import editing, flow, long
 from mmaudio.features.clip import ClipEncoder
-from mmaudio.generation import Generation, fit_length
+from mmaudio.few_steps import FewStep, choose, find_few_step
+from mmaudio.generation import Generation
 from mmaudio.inputs import DEFAULT_DURATION, MAX_DURATION, MAX_WHOLE_CLIP, Inputs, Progress, read_inputs
 from mmaudio.loading import PARTS, check_adapter, load_part
 from mmaudio.media import VideoFrames
@@ -111,6 +112,12 @@ class Pipeline:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
+    @cached_property
+    def few_step(self) -> FewStep | None:
+        """Of the part "few_step", which takes the network's place where there are few steps; None: not in this one."""
+        changed = self.lora or "network" in self._given
+        return None if changed else find_few_step(self.variant, self.weights_dir)
+
     # ---- stages
 
     def read(
@@ -175,13 +182,15 @@ class Pipeline:
         return given[0] if given else None, negative
 
     @torch.inference_mode()
-    def conditions(self, features, spec: SequenceSpec, batch: int = 1) -> tuple[Conditions, Conditions]:
+    def conditions(
+        self, features, spec: SequenceSpec, batch: int = 1, by: str = "network"
+    ) -> tuple[Conditions, Conditions]:
         """Features of one clip to the conditions of the two guidance branches, repeated `batch` times."""
 
         def repeated(x):
             return None if x is None else x.expand(batch, -1, -1)
 
-        network = self.part("network")
+        network = self.part(by)
         clip, sync, text, negative = map(repeated, features)
         conditional = network.encode_conditions(clip, sync, text, spec, batch=batch)
         return conditional, network.null_conditions(batch, spec, negative)
@@ -198,10 +207,14 @@ class Pipeline:
         cfg_strength: float = 4.5,
         solver: str = "euler",
         given: editing.Given | None = None,
+        by: str = "network",
         progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
-        """Noise, and perhaps a given sound, to unnormalised latents (B, L, C); one seed per sample."""
-        network = self.part("network")
+        """Noise, and perhaps a given sound, to unnormalised latents (B, L, C); one seed per sample.
+
+        by: the part that makes the steps, "network" or "few_step"; the conditions must be by the same one.
+        """
+        network = self.part(by)
         conditional, null = conditional.shared(), null.shared()
         shape = (spec.latent_len, network.config.latent_dim)
         x0 = flow.initial_noise(seeds, shape, device=self.device, dtype=self.dtype)
@@ -213,23 +226,23 @@ class Pipeline:
             return flow.sampled(network, conditional, null, cfg_strength, step, two_passes=two_passes)
 
         if given is None:
-            return network.unnormalize(self.integrate(guided, x0, steps, solver, progress))
+            return network.unnormalize(self.integrate(guided, x0, steps, solver, progress, by))
         if given.strength == 0:
             return given.latents.to(x0).expand_as(x0)
         x1 = network.normalize(given.latents.to(x0)).expand_as(x0)
         latents = self.integrate(
-            lambda two_passes: given.bind(guided(two_passes), x0, x1), given.begin(x0, x1), steps, solver, progress
+            lambda both: given.bind(guided(both), x0, x1), given.begin(x0, x1), steps, solver, progress, by
         )
         return network.unnormalize(latents)
 
     def integrate(
         self, velocity: Callable[[bool], flow.Velocity], x0: Tensor, num_steps: int, solver: str,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Callable[[int, int], None] | None = None, by: str = "network",
     ) -> Tensor:  # fmt: skip
         """Follow velocity(two_passes) from time 0 to 1; in two passes where memory is short."""
         if solver not in flow.SOLVERS:
             raise ValueError(f"unknown solver {solver!r}: expected one of {', '.join(flow.SOLVERS)}")
-        if solver != "euler" and self.part("network").config.few_step:
+        if solver != "euler" and self.part(by).config.few_step:
             raise ValueError(f"{self.variant.name} steps by averages, which solver {solver} cannot use: take euler")
         solve = flow.SOLVERS[solver]
         try:
@@ -250,7 +263,7 @@ class Pipeline:
         *,
         image: str | os.PathLike | Tensor | None = None,
         duration: float | None = None,
-        num_steps: int = 25,
+        num_steps: int | None = None,
         cfg_strength: float = 4.5,
         seed: int = 42,
         num_samples: int = 1,
@@ -267,6 +280,8 @@ class Pipeline:
             video: a file, or frames from `mmaudio.media.read_video` without transforms, by the variant's `frame_rule`.
             duration: seconds; None is the clip's own length, in windows if it is over 12 s (8 s for pictures and words,
                 and the length of an edited sound without video).
+            num_steps: None is 25, and 4 with a network for few steps. Up to 4 of Euler's are made by the variant's own
+                such network, if it has one, unless another guidance or a negative prompt is asked for.
             cfg_strength: guidance; below 1 there is none.
             seed: of the first sample; sample i uses seed + i, and does not depend on how many there are.
             segments: spans of a video file with prompts of their own, as `mmaudio.segments.read_prompts` gives them.
@@ -299,9 +314,11 @@ class Pipeline:
         return self._generate(requests, **options)
 
     def _generate(
-        self, requests: Sequence[Request], *, num_samples: int = 1, num_steps: int = 25, cfg_strength: float = 4.5,
-        solver: str = "euler", mask_away_clip: bool = False, progress: Progress | None = None,
+        self, requests: Sequence[Request], *, num_samples: int = 1, num_steps: int | None = None,
+        cfg_strength: float = 4.5, solver: str = "euler", mask_away_clip: bool = False,
+        progress: Progress | None = None,
     ) -> list[list[Generation]]:  # fmt: skip
+        num_steps = self.variant.num_steps if num_steps is None else num_steps
         if num_samples < 1 or num_steps < 1:
             raise ValueError(f"num_samples and num_steps must be at least 1, got {num_samples} and {num_steps}")
         if not math.isfinite(cfg_strength):
@@ -313,8 +330,19 @@ class Pipeline:
         alone = any(r.inputs.windowed or r.edit or r.inputs.spec != first.inputs.spec for r in requests)
         if alone and len(requests) > 1:
             raise ValueError("a batch takes inputs of equal length, neither long videos nor edits: generate them alone")
-        seeds = [request.seed + i for request in requests for i in range(num_samples)]
         settings = {"num_steps": num_steps, "cfg_strength": cfg_strength, "solver": solver}
+        chosen = [choose(self.few_step, **settings, negative=request.negative) for request in requests]
+        made: dict[int, list[Generation]] = {}
+        for by, note in dict.fromkeys(chosen):  # what others ask for changes nobody's sound
+            rows = [i for i, one in enumerate(chosen) if one == (by, note)]
+            group, options = [requests[i] for i in rows], settings | {"by": by}
+            takes = self._together(group, num_samples, note, mask_away_clip, progress, options)
+            made |= zip(rows, takes, strict=True)
+        return [made[i] for i in range(len(requests))]
+
+    def _together(self, requests, num_samples, note, mask_away_clip, progress, settings) -> list[list[Generation]]:
+        """The sounds of requests that one part of the pipeline makes; the note is for each."""
+        first, seeds = requests[0], [request.seed + i for request in requests for i in range(num_samples)]
         if first.inputs.windowed:
             latents, waves = long.generate_windows(
                 self, first.inputs, first.segments, seeds, mask_away_clip=mask_away_clip, progress=progress, **settings
@@ -325,10 +353,11 @@ class Pipeline:
             raise ValueError("the network produced values that are not finite; try --full_precision or other weights")
         if self.low_memory:
             self.release()
-        made = [
-            self._generation(requests[i // num_samples], wave, latent, seed, cfg_strength)
-            for i, (wave, latent, seed) in enumerate(zip(waves, latents, seeds, strict=True))
-        ]
+        made = []
+        for i, (wave, latent, seed) in enumerate(zip(waves, latents, seeds, strict=True)):
+            request = requests[i // num_samples]
+            notes = [note] if note else unused_guidance(self.variant, request, settings["cfg_strength"])
+            made.append(request.result(self.variant, wave, latent, seed, notes))
         return [made[i : i + num_samples] for i in range(0, len(made), num_samples)]
 
     @torch.inference_mode()
@@ -340,8 +369,8 @@ class Pipeline:
             with self.stage("encode", progress):
                 given = editing.given_sound(edit, *requests[0].original, self.part("codec"), spec)
         with self.stage("conditions", progress):
-            branches = zip(*(self.conditions(one, spec, num_samples) for one in features), strict=True)
-            conditional, null = (reduce(Conditions.concat, branch) for branch in branches)
+            own = [self.conditions(one, spec, num_samples, settings["by"]) for one in features]
+            conditional, null = (reduce(Conditions.concat, branch) for branch in zip(*own, strict=True))
         with self.stage("solve", progress) as report:
             latents = self.solve(conditional, null, spec, seeds, given=given, progress=report, **settings)
         del conditional, null
@@ -351,26 +380,6 @@ class Pipeline:
         with self.stage("vocoder", progress):
             waves = torch.cat([codec.vocode(one) for one in mel.split(1)]).cpu()  # (B, 1, N): memory of one at a time
         return latents, waves
-
-    def _generation(self, request: Request, wave: Tensor, latents: Tensor, seed: int, strength: float) -> Generation:
-        inputs, rate = request.inputs, self.variant.spec.sample_rate
-        covered = inputs.duration if inputs.windowed else inputs.spec.duration
-        audio = fit_length(wave.clone(), covered, inputs.duration, rate)
-        if request.edit is not None and request.edit.keep:
-            audio = editing.paste(audio, rate, *request.original, request.edit.keep, inputs.duration)
-            rate = request.original[1]
-        return Generation(
-            audio=audio,
-            sample_rate=rate,
-            latents=latents.float().cpu().clone(),  # clones: tensors of inference mode cannot be changed in place
-            seed=seed,
-            variant=self.variant.name,
-            prompt=request.prompt,
-            duration=inputs.duration,
-            source=inputs.source,
-            is_picture=inputs.is_picture,
-            notes=(*inputs.notes, *unused_guidance(self.variant, request, strength)),
-        )
 
     @contextlib.contextmanager
     def _timed(self, name: str):

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mmaudio.editing import Edit
+from mmaudio.editing import Edit, paste
+from mmaudio.generation import Generation, fit_length
 from mmaudio.inputs import MAX_DURATION, MAX_WHOLE_CLIP, Inputs, Progress, read_inputs
 from mmaudio.media import VideoFrames
 from mmaudio.segments import Segment, Span, make_segments, scene_cuts
@@ -22,6 +23,32 @@ class Request:
     segments: Sequence[Segment] = ()  # of a windowed input
     edit: Edit | None = None
     original: tuple[Tensor, int] | None = None  # what `edit.read` gives
+
+    @property
+    def negative(self) -> bool:
+        """Whether it has a negative prompt anywhere."""
+        return any(part.negative_prompt for part in (self, *self.segments))
+
+    def result(self, variant: Variant, wave: Tensor, latents: Tensor, seed: int, notes: Sequence[str]) -> Generation:
+        """A take of it, from sound (1, N) and latents (L, C) as the variant makes them."""
+        inputs, rate = self.inputs, variant.spec.sample_rate
+        covered = inputs.duration if inputs.windowed else inputs.spec.duration
+        audio = fit_length(wave.clone(), covered, inputs.duration, rate)
+        if self.edit is not None and self.edit.keep:
+            audio = paste(audio, rate, *self.original, self.edit.keep, inputs.duration)
+            rate = self.original[1]
+        return Generation(
+            audio=audio,
+            sample_rate=rate,
+            latents=latents.float().cpu().clone(),  # clones: tensors of inference mode cannot be changed in place
+            seed=seed,
+            variant=variant.name,
+            prompt=self.prompt,
+            duration=inputs.duration,
+            source=inputs.source,
+            is_picture=inputs.is_picture,
+            notes=(*inputs.notes, *notes),
+        )
 
 
 def read_request(
@@ -69,6 +96,6 @@ def unused_guidance(variant: Variant, request: Request, cfg_strength: float) -> 
     lines = []
     if cfg_strength != own:
         lines.append(f"cfg_strength {cfg_strength:g} is not used: {variant.name} has a guidance of {own:g} in it")
-    if any(part.negative_prompt for part in (request, *request.segments)):
+    if request.negative:
         lines.append(f"negative prompts are not used: {variant.name} has its guidance in it")
     return lines

@@ -18,6 +18,8 @@ from mmaudio.model.network import SIZES, MMAudioConfig
 from mmaudio.sequence import SPEC_16K, SPEC_44K, SequenceSpec
 from mmaudio.weights import CONFIG_KEY, OFFICIAL, WeightError, WeightFile, read_metadata
 
+STEPS, FEW_STEPS = 25, 4  # of the solver: what is taken if nobody says; the most that a network for few steps is for
+
 
 @dataclass(frozen=True)
 class Files:
@@ -52,6 +54,12 @@ class Variant:
     pad_to: float = 0.0  # seconds; shorter clips are lengthened by their last frame, and the sound is cut again
     frame_rule: Literal["first", "nearest"] = "first"  # see media.read_video; as the training picked its frames
     made_for: str | None = None  # of a network from a file of one's own: the variant whose other parts it uses
+    few_step: WeightFile | None = None  # what makes its network one for few steps; it is used if it is there
+
+    @property
+    def num_steps(self) -> int:
+        """Of the solver, if nobody says."""
+        return FEW_STEPS if self.network.few_step else STEPS
 
     @property
     def base(self) -> str:
@@ -112,12 +120,13 @@ TINY_16K = Variant(
         frame_size=64,
     ),
     sync=SynchformerConfig(embed_dim=128, depth=4, num_heads=4, frame_size=64),
-    sync_audio=SynchformerAudioConfig(embed_dim=128, depth=4, num_heads=4),
-    sync_head=OffsetHeadConfig(embed_dim=128, num_heads=4),
+    sync_audio=SynchformerAudioConfig(embed_dim=128, depth=1, num_heads=4),
+    sync_head=OffsetHeadConfig(embed_dim=128),
     files=Files(*(_bundled(part) for part in ("network", "vae")), None, *(_bundled(part) for part in ("clip", "sync"))),
     licence="MIT",
     pad_to=SPEC_16K.duration,  # its training saw no other length
     frame_rule="nearest",
+    few_step=_bundled("few_step_lora"),
 )
 
 VARIANTS: dict[str, Variant] = {
@@ -187,6 +196,11 @@ def _of_file(path: Path) -> Variant:
     part, base = metadata.get("part", "network"), VARIANTS.get(metadata.get("variant", ""))
     if part == "lora":
         raise WeightError(f"{path}: is a LoRA adapter; name it with --lora, and its base with --variant")
+    if part == "few_step":
+        name = metadata.get("variant")
+        raise WeightError(
+            f"{path}: is no whole network; {name} uses it by itself, with --num_steps {FEW_STEPS} or less"
+        )
     if part != "network":
         raise WeightError(f"{path}: holds a {part}, expected a flow network")
     if base is None:
@@ -213,6 +227,7 @@ def _of_file(path: Path) -> Variant:
         network=network,
         files=dataclasses.replace(base.files, network=file),
         made_for=base.name,
+        few_step=None,
     )
 
 

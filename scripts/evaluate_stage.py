@@ -53,6 +53,8 @@ def main(argv: list[str] | None = None) -> int:
     except expected_errors() as error:
         print(error_line(error), file=sys.stderr)
         return 1
+    if found["note"]:
+        print(f"note: {found['note']}", file=sys.stderr)
     print(
         f"{found['variant']}, {args.split}, {args.count} clips of {args.duration:g} s; onsets: "
         f"{found['events_with_onsets']} events in {found['clips_with_onsets']} clips\n\n{table(found['rows'])}\n"

@@ -190,6 +190,8 @@ def _made(config: EvaluateConfig, clips: list[Clip], origin: str) -> Gathered:
     pipe = load(config.variant, local_device(config.device), weights_dir=config.weights_dir)
     rank, world = rank_and_world()
     generating = Generating(pipe, clips, config.out / "sounds", config.sampling)
+    if generating.note and rank == 0:
+        log(f"note: {generating.note}")
     batch_size = config.batch_size or (8 if pipe.device.type == "cuda" else 1)
     share = clips[rank::world]
     with tqdm(total=len(share), desc=pipe.variant.name, unit="clip", disable=None if rank == 0 else True) as bar:

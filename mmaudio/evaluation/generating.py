@@ -16,6 +16,7 @@ from mmaudio.data.parts import FAILED, Parts
 from mmaudio.evaluation.cache import digest, file_keys
 from mmaudio.evaluation.checksums import checksum
 from mmaudio.evaluation.datasets import Clip
+from mmaudio.few_steps import choose
 from mmaudio.generation import fit_length
 from mmaudio.media import MediaError, write_audio
 from mmaudio.pipeline import Inputs, Pipeline
@@ -36,10 +37,10 @@ class Sampling:
         return int(digest(f"{self.seed} {clip_id}", size=7), 16)
 
 
-def weights_of(pipe: Pipeline) -> dict[str, str]:
-    """Checksum of each of a variant's weight files."""
-    files = {part: fetch(file, pipe.weights_dir) for part, file in pipe.variant.files.present.items()}
-    return {part: checksum(path) for part, path in files.items()}
+def weights_of(pipe: Pipeline, by: str) -> dict[str, str]:
+    """Checksum of each of a variant's weight files, as its steps are made by the part "network" or "few_step"."""
+    files = pipe.variant.files.present | ({by: pipe.variant.few_step} if by == "few_step" else {})
+    return {part: checksum(fetch(file, pipe.weights_dir)) for part, file in files.items()}
 
 
 @dataclass
@@ -60,7 +61,8 @@ class Generating:
 
     def __init__(self, pipe: Pipeline, clips: Sequence[Clip], folder: Path, sampling: Sampling):
         self.pipe, self.clips, self.folder, self.sampling = pipe, list(clips), folder, sampling
-        self.weights = weights_of(pipe)
+        self.by, self.note = choose(pipe.few_step, sampling.num_steps, sampling.cfg_strength, sampling.solver)
+        self.weights = weights_of(pipe, self.by)
         identity = {"variant": pipe.variant.name, **self.weights, **{k: str(v) for k, v in asdict(sampling).items()}}
         self.parts = Parts(folder / ".made", identity)
         self.parts.begin()
@@ -118,10 +120,10 @@ class Generating:
     def _finish(self, batch: _Waiting) -> Iterator[None]:
         pipe, s, spec = self.pipe, self.sampling, batch.inputs[0].spec
         features = [None if xs[0] is None else torch.cat(xs) for xs in zip(*batch.features, strict=True)]
-        conditions = pipe.conditions(features, spec, len(batch.clips))
+        conditions = pipe.conditions(features, spec, len(batch.clips), self.by)
         seeds = [s.seed_of(clip.id) for clip in batch.clips]
         latents = pipe.solve(
-            *conditions, spec, seeds, num_steps=s.num_steps, cfg_strength=s.cfg_strength, solver=s.solver
+            *conditions, spec, seeds, num_steps=s.num_steps, cfg_strength=s.cfg_strength, solver=s.solver, by=self.by
         )
         codec = pipe.part("codec")
         mels = codec.decode_mel(latents)

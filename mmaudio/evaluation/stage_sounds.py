@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from mmaudio.evaluation.judge import Judge
 from mmaudio.evaluation.stage_report import Heard, Known, figures, hear
+from mmaudio.few_steps import choose
 from mmaudio.media import read_audio, write_audio
 from mmaudio.pipeline import Pipeline
 from mmaudio.stage import STAGE_VERSION, render_clip, split_seeds
@@ -52,6 +53,7 @@ class Sounds:
         self.clips = [Known.of(self._render(seed, audio=False)) for seed in self.seeds]
         self._fingerprints: dict[str, str] = {}
         self._nearest: list[int] | None = None
+        self.by, self.note = choose(pipe.few_step, settings.num_steps, settings.cfg_strength)
 
     @property
     def sample_rate(self) -> int:
@@ -109,7 +111,8 @@ class Sounds:
                 seed=s.seed, num_steps=s.num_steps, cfg_strength=s.cfg_strength,
             )[0].audio  # fmt: skip
 
-        return self._kept(tuple(self.pipe.variant.files.present), facts | {"cfg": s.cfg_strength}, generate)
+        parts = tuple(self.pipe.variant.files.present) + (("few_step",) if self.by == "few_step" else ())
+        return self._kept(parts, facts | {"cfg": s.cfg_strength}, generate)
 
     def _kept(self, parts: tuple[str, ...], facts: dict, make) -> np.ndarray:
         """The sound of the file named after weights and facts, made and written if it is not there."""
@@ -122,7 +125,7 @@ class Sounds:
     def _key(self, parts: Iterable[str], facts: dict) -> str:
         variant = self.pipe.variant
         for part in parts:
-            file = variant.files.present.get(part)
+            file = variant.few_step if part == "few_step" else variant.files.present.get(part)
             if part not in self._fingerprints:
                 self._fingerprints[part] = fingerprint(fetch(file, self.pipe.weights_dir)) if file else ""
         made_by = {part: self._fingerprints[part] for part in parts}
@@ -198,5 +201,6 @@ def evaluate(sounds: Sounds, judge: Judge, rows: Sequence[str], resamples: int =
         "clips_with_onsets": sum(len(clip.times) > 0 for clip in sounds.clips),
         "events_with_onsets": sum(len(clip.times) for clip in sounds.clips),
         **asdict(sounds.settings),
+        "note": sounds.note,
         "rows": {ROWS[row].format(name): figures(sounds.clips, heard[row], heard["truth"], resamples) for row in rows},
     }

@@ -144,6 +144,8 @@ def read_adapter(network: MMAudio, path: str | os.PathLike) -> dict[str, tuple[T
         WeightError: no adapter, damaged, or made for another network.
     """
     metadata = read_metadata(path)
+    if metadata.get("part") == "few_step":
+        raise WeightError(f"{path}: is no adapter to add, but makes {metadata.get('variant')} a network for few steps")
     if metadata.get("part") != "lora":
         raise WeightError(f"{path}: is no LoRA adapter; the weights of a whole network are chosen with --variant")
     base = metadata.get("variant")
@@ -162,19 +164,30 @@ def read_adapter(network: MMAudio, path: str | os.PathLike) -> dict[str, tuple[T
     state, layers = read_state(path), dict(network.named_modules())
     adapters = {}
     for layer in dict.fromkeys(key.rpartition(".lora_")[0] for key in state):
-        a, b = (state.pop(f"{layer}.lora_{name}.weight", None) for name in "AB")
-        if a is None or b is None:
-            raise WeightError(f"{path}: {layer or next(iter(state))} has no pair of lora_A and lora_B; damaged?")
         wanted = getattr(layers.get(layer), "weight", None)
-        if wanted is None:
-            raise WeightError(f"{path}: adapts {layer}, which the network does not have")
-        if b.flatten(1).shape != (len(wanted), len(a)) or a.shape[1:] != wanted.shape[1:]:
-            got = f"A {tuple(a.shape)} and B {tuple(b.shape)}"
-            raise WeightError(f"{path}: {layer} has {got}, which do not fit its weight {tuple(wanted.shape)}")
+        a, b = take_pair(state, layer, wanted, path)
         adapters[layer] = a, b, scale
     if state:
         raise WeightError(f"{path}: unexpected entry {next(iter(state))}")
     return adapters
+
+
+def take_pair(
+    state: dict[str, Tensor], layer: str, wanted: Tensor | None, path: str | os.PathLike
+) -> tuple[Tensor, Tensor]:
+    """Take a layer's A and B out of a file's state; `wanted` is the weight that they are for.
+
+    Raises WeightError, naming the file, if they are not there or do not fit.
+    """
+    a, b = (state.pop(f"{layer}.lora_{name}.weight", None) for name in "AB")
+    if a is None or b is None:
+        raise WeightError(f"{path}: {layer or next(iter(state), layer)} has no pair of lora_A and lora_B; damaged?")
+    if wanted is None:
+        raise WeightError(f"{path}: adapts {layer}, which the network does not have")
+    if min(a.ndim, b.ndim) < 2 or b.flatten(1).shape != (len(wanted), len(a)) or a.shape[1:] != wanted.shape[1:]:
+        got = f"A {tuple(a.shape)} and B {tuple(b.shape)}"
+        raise WeightError(f"{path}: {layer} has {got}, which do not fit its weight {tuple(wanted.shape)}")
+    return a, b
 
 
 @torch.no_grad()
