@@ -1,14 +1,17 @@
-"""CLIP features through open_clip: one embedding per frame, one feature per text token."""
+"""CLIP features: one embedding per frame, one feature per text token."""
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmaudio.features.clip_towers import ImageTower, TextTower
 from mmaudio.features.frames import clip_normalize
 
 
@@ -33,7 +36,7 @@ CLIP_DFN5B_H14 = ClipConfig(
 
 
 def build_clip(config: ClipConfig) -> nn.Module:
-    """open_clip's `CLIP` with random weights."""
+    """open_clip's `CLIP` with random weights, for training."""
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
     model = CLIP(
@@ -43,16 +46,13 @@ def build_clip(config: ClipConfig) -> nn.Module:
 
 
 def build_vision(config: ClipConfig) -> nn.Module:
-    """Only the image tower: the `visual.*` part of `build_clip`'s keys."""
-    return build_clip(config).visual
+    """Only the image tower, for inference: the `visual.*` part of `build_clip`'s keys, random weights."""
+    return ImageTower(config.embed_dim, config.quick_gelu, **config.vision).eval()
 
 
 def build_text(config: ClipConfig) -> nn.Module:
-    """Everything but the image tower."""
-    model = build_clip(config)
-    del model.visual
-    model.attn_mask = None  # a buffer that no file holds; ClipEncoder.text makes its own
-    return model
+    """Everything but the image tower, for inference, random weights."""
+    return TextTower(config.embed_dim, config.quick_gelu, **config.text).eval()
 
 
 def causal_mask(length: int) -> Tensor:
@@ -66,10 +66,14 @@ def tokenize(prompts: list[str]) -> Tensor:
 
 
 @cache
-def _tokenizer():
-    from open_clip.tokenizer import SimpleTokenizer
-
-    return SimpleTokenizer(context_length=77)  # 0.2 s: too long for every caption of a training set
+def _tokenizer() -> Callable[[list[str]], Tensor]:
+    """open_clip's, made once: its vocabulary takes 0.2 s. Run from its file, as the package imports much besides."""
+    package = importlib.util.find_spec("open_clip")
+    path = Path(package.origin).with_name("tokenizer.py")
+    spec = importlib.util.spec_from_file_location("open_clip.tokenizer", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.tokenize
 
 
 class ClipEncoder:

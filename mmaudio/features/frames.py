@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -10,10 +11,10 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def _resize(frame: Tensor, height: int, width: int) -> Tensor:
-    import torchvision.transforms.v2.functional as TF  # heavy: not at import of the package
-
-    # uint8 in, uint8 out: the rounding is part of what the encoders were trained on
-    return TF.resize(frame, [height, width], interpolation=TF.InterpolationMode.BICUBIC, antialias=True)
+    if frame.shape[-2:] == (height, width):
+        return frame
+    # uint8 in, uint8 out: the rounding is part of what the encoders were trained on. Only CPUs resize bytes.
+    return F.interpolate(frame.cpu()[None], (height, width), mode="bicubic", antialias=True)[0]
 
 
 def clip_frame(size: int = 384) -> Callable[[Tensor], Tensor]:
