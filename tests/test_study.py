@@ -14,7 +14,7 @@ import pytest
 
 from mmaudio.cli import main
 from mmaudio.study.analysis import HEAD_START, bradley_terry, report, scores
-from mmaudio.study.answers import Answers, AnswersError, Rating
+from mmaudio.study.answers import Answers, AnswersError, Choice, Rating
 from mmaudio.study.methods import read_methods
 from mmaudio.study.server import StudyServer, byte_range
 from mmaudio.study.sheets import Study
@@ -35,9 +35,12 @@ def words(tmp_path):
 
 
 @contextmanager
-def serving(words, path):
+def serving(words, path, pairs=False):
     methods = read_methods(words)
-    with closing(Answers(path, methods)) as answers, StudyServer(Study(methods, answers), "127.0.0.1", 0) as server:
+    with (
+        closing(Answers(path, methods)) as answers,
+        StudyServer(Study(methods, answers, pairs), "127.0.0.1", 0) as server,
+    ):
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         try:
             yield f"http://127.0.0.1:{server.server_address[1]}"
@@ -58,18 +61,18 @@ def ask(url, form=None, **headers):
 
 
 def seen(site, page):
-    """(video id, whose sound each place has, name of the video), as the page and its media tell."""
-    video_id = re.search(r'name="video" value="(\w+)"', page)[1]
+    """(page id, whose sound each place has, name of the video), as the page and its media tell."""
+    page_id = re.search(r'name="page" value="(\w+)"', page)[1]
     bodies = [ask(f"{site}/media/{media_id}")[3] for media_id in re.findall(r'src="/media/(\w+)"', page)]
     methods, videos = zip(*(body.rstrip(b"\0").decode().split(":") for body in bodies), strict=True)
     assert len(set(videos)) == 1
-    return video_id, methods, videos[0]
+    return page_id, methods, videos[0]
 
 
-def filled_in(video_id, methods):
+def filled_in(page_id, methods):
     given = {"ours": BETTER, "other": WORSE}
     ratings = {f"{i}.{q}": value for i, m in enumerate(methods, 1) for q, value in given[m].items()}
-    return {"video": video_id, **ratings}
+    return {"page": page_id, **ratings}
 
 
 def test_a_whole_round(words, tmp_path, capsys):
@@ -83,9 +86,9 @@ def test_a_whole_round(words, tmp_path, capsys):
         assert not re.search(r"ours|other|dog|rain|train|<script|https?:", page)
         assert len(re.findall('type="radio"', page)) == 2 * 3 * 5
         assert "default-src 'none'" in headers["Content-Security-Policy"]
-        video_id, methods, video = seen(site, page)
+        page_id, methods, video = seen(site, page)
         assert ask(link)[3].decode() == page  # nothing moves before it is answered
-        status, _, _, page = ask(link, filled_in(video_id, methods))
+        status, _, _, page = ask(link, filled_in(page_id, methods))
         assert (status, b"Video 2 of 3" in page) == (200, True)
         videos.append(video)
     with serving(words, path) as site:  # another day
@@ -95,9 +98,9 @@ def test_a_whole_round(words, tmp_path, capsys):
         page = ask(link)[3].decode()
         assert "Video 2 of 3" in page
         for _ in range(2):
-            video_id, methods, video = seen(site, page)
+            page_id, methods, video = seen(site, page)
             videos.append(video)
-            page = ask(link, filled_in(video_id, methods))[3].decode()
+            page = ask(link, filled_in(page_id, methods))[3].decode()
         assert "Thank you" in page
         assert sorted(videos) == sorted(VIDEOS)
         for _ in range(12):  # others get other orders; of 2 ** 12 times that this fails once
@@ -114,7 +117,84 @@ def test_a_whole_round(words, tmp_path, capsys):
         ["other", "4.00", "0.00", "3"], ["ours", "4.00", "0.00", "3"],
         ["other", "4.00", "0.00", "3"], ["ours", "3.00", "0.00", "3"],
     ]  # fmt: skip
-    assert [row[4:] for row in rows[::2]] == [["+0.97", "88%"], ["+0.00", "50%"], ["+0.97", "88%"]]
+    assert [row[4:] for row in rows[::2]] == [["+0.97", "88%", "-"], ["+0.00", "50%", "-"], ["+0.97", "88%", "-"]]
+
+
+def test_pairs(words, tmp_path, capsys):
+    (tmp_path / "third").mkdir()
+    for video in VIDEOS:
+        (tmp_path / "third" / f"{video}.mp4").write_bytes(f"third:{video}".encode() + bytes(1000))
+    words, path, best = [*words, f"third={tmp_path / 'third'}"], tmp_path / "s.sqlite", ["ours", "other", "third"]
+
+    def answered(page):  # timing: there is no difference; semantics: always the sound on the right
+        page_id, methods, video = seen(site, page)
+        better = 1 + methods.index(min(methods, key=best.index))
+        form = {"page": page_id, "quality": better, "semantics": 2, "timing": 0}
+        return (video, frozenset(methods)), methods, form
+
+    with serving(words, path, pairs=True) as site:
+        assert b"9 pages" in ask(site)[3]
+        _, link, _, page = ask(f"{site}/begin", {})
+        page = page.decode()
+        assert "Pair 1 of 9" in page
+        assert not re.search(r"ours|other|third|dog|rain|train|<script|https?:", page)
+        assert len(re.findall('type="radio"', page)) == 3 * 3
+        done, sides = set(), set()
+        for number in range(9):
+            assert f"Pair {number + 1} of 9".encode() in ask(link)[3]
+            pair, methods, form = answered(page)
+            for wrong in ({"quality": 3}, {"timing": ""}, {"page": "0" * 32}, {"semantics": "ours"}):
+                assert number or ask(link, form | wrong)[0] == 400, wrong
+            done.add(pair)
+            sides.add(methods == tuple(sorted(methods, key=best.index)))
+            page = ask(link, form)[3].decode()
+        assert "Thank you" in page
+        assert done == {(v, frozenset(p)) for v in VIDEOS for p in (best[:2], best[1:], best[::2])}
+        assert sides == {True, False}  # of 256 times that this fails once
+    with serving(words, path) as site:  # the same file, and ratings beside the pairs
+        assert len(seen(site, ask(f"{site}/begin", {})[3].decode())[1]) == 3
+    with closing(Answers(path)) as answers:
+        assert len(answers.choices()) == 9 * 3
+        assert {c.preferred for c in answers.choices() if c.question == "quality"} == {"ours", "other"}
+        assert {c.preferred for c in answers.choices() if c.question == "timing"} == {None}
+
+    assert main(["study", "report", str(path)]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("1 participants compared sounds, 1 of them all 9 pairs\n")
+    assert "(9 pairs compared, 9 with no difference)" in text
+    quality, _, timing = ([line.split() for line in text.splitlines() if line.startswith(f"  {m}")] for m in best)
+    strength = float(quality[0][4])  # each beats the next by 3 to 0: those of the three are s, 0 and -s
+    assert sum(1 / (1 + np.exp(-k * strength)) for k in (1, 2)) == pytest.approx(2 * 3.5 / 4, abs=0.003)
+    assert timing[2][4:6] == ["+0.00", "50%"]
+
+
+def test_the_interval_is_over_participants():
+    """Four who are of one mind say no more than that; four who are not, leave it open who is better."""
+
+    def told(*of_each):
+        return [Choice(f"p{i}", f"v{k}", "a", "b", "timing", "ab"[b]) for i, b in enumerate(of_each) for k in range(10)]
+
+    agreed, split = (scores([], "timing", ["b", "a"], told(*who)) for who in ((0, 0, 0, 0), (0, 0, 0, 1)))
+    assert [row.method for row in agreed] == ["a", "b"]
+    assert agreed[0].low == agreed[0].high == pytest.approx(agreed[0].strength)
+    assert agreed[0].strength == pytest.approx(np.log(40.5 / 0.5) / 2)
+    assert split[0].strength == pytest.approx(np.log(30.5 / 10.5) / 2)
+    assert split[0].low < 0 < split[0].strength < split[0].high
+    assert np.isnan(split[0].mean)
+
+
+def test_a_file_without_choices_is_taken_up(words, tmp_path):
+    path = tmp_path / "old.sqlite"
+    Answers(path, read_methods(words)).close()
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript("drop table choice; pragma user_version = 1;")
+    with closing(Answers(path)) as answers:
+        answers.record("somebody", "dog", {("ours", "quality"): 3})
+        answers.prefer("somebody", "dog", ("ours", "other"), {"quality": "ours", "timing": None})
+        assert answers.choices()[0] == Choice("somebody", "dog", "other", "ours", "quality", "ours")
+        assert answers.compared("somebody") == {("dog", ("other", "ours"))}
+        with pytest.raises(AnswersError, match="CHECK"):
+            answers.prefer("somebody", "dog", ("ours", "other"), {"quality": "third"})
 
 
 def test_videos_come_in_ranges(words, tmp_path):
@@ -148,8 +228,8 @@ def test_vandals_get_nothing_and_change_nothing(words, tmp_path):
     path = tmp_path / "s.sqlite"
     with serving(words, path) as site:
         _, link, _, page = ask(f"{site}/begin", {})
-        video_id, methods, _ = seen(site, page.decode())
-        good = filled_in(video_id, methods)
+        page_id, methods, _ = seen(site, page.decode())
+        good = filled_in(page_id, methods)
         for hostile in (
             "/media/../ours/dog.mp4", "/media/..%2fours%2fdog.mp4", "/media/" + "0" * 32, "/media/dog", "/ours/dog.mp4",
             "/../../etc/passwd", "//etc/passwd", "//[", "/p/" + "A" * 22, "/p/", "/study.css/..", "/study.sqlite",
@@ -159,7 +239,7 @@ def test_vandals_get_nothing_and_change_nothing(words, tmp_path):
             assert b"passwd" not in body
         assert ask(f"{site}/p/{'A' * 22}", good)[0] == 404
         for wrong in (
-            {}, good | {"video": "0" * 32}, good | {"1.quality": "6"}, good | {"1.quality": "0"},
+            {}, good | {"page": "0" * 32}, good | {"1.quality": "6"}, good | {"1.quality": "0"},
             good | {"2.timing": "five"}, {k: v for k, v in good.items() if k != "2.timing"}, good | {"1.timing": "٣"},
         ):  # fmt: skip
             assert ask(link, wrong)[0] == 400, wrong
@@ -240,13 +320,13 @@ def test_answers_that_cannot_be_kept_are_not_lost_in_silence(words, tmp_path):
     path = tmp_path / "s.sqlite"
     with serving(words, path) as site:
         _, link, _, page = ask(f"{site}/begin", {})
-        video_id, methods, _ = seen(site, page.decode())
+        page_id, methods, _ = seen(site, page.decode())
         with closing(sqlite3.connect(path)) as database:
             database.execute("alter table rating rename to gone")
-            assert ask(link, filled_in(video_id, methods))[0] == 503
+            assert ask(link, filled_in(page_id, methods))[0] == 503
             assert ask(link)[0] == 503
             database.execute("alter table gone rename to rating")
-        assert b"Video 2 of 3" in ask(link, filled_in(video_id, methods))[3]
+        assert b"Video 2 of 3" in ask(link, filled_in(page_id, methods))[3]
     with closing(Answers(path)) as answers, pytest.raises(AnswersError, match="CHECK"):
         answers.record("somebody", "dog", {("ours", "quality"): 6})
 

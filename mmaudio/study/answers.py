@@ -1,4 +1,4 @@
-"""Everything a study must not forget, in one SQLite file: what is compared, who takes part, every rating."""
+"""Everything a study must not forget, in one SQLite file: what is compared, who takes part, every rating and choice."""
 
 import json
 import secrets
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from mmaudio.study.methods import StudyError
 
-VERSION = 1  # of the tables
+VERSION = 2  # of the tables; 1 had no choices
 PATIENCE = 10.0  # seconds to wait for another process that writes
 TABLES = """
 create table study (secret text not null, methods text not null, videos text not null);
@@ -21,6 +21,14 @@ create table rating (
     participant text not null references participant, video text not null, method text not null,
     question text not null, rating integer not null check (rating between 1 and 5), answered text not null,
     primary key (participant, video, method, question)
+) without rowid;
+"""
+CHOICES = """
+create table choice (
+    participant text not null references participant, video text not null,
+    first text not null, second text not null check (first < second),
+    question text not null, preferred text check (preferred in (first, second)), answered text not null,
+    primary key (participant, video, first, second, question)
 ) without rowid;
 """
 
@@ -35,6 +43,15 @@ class Rating(NamedTuple):
     method: str
     question: str
     rating: int  # 1 to 5
+
+
+class Choice(NamedTuple):
+    participant: str
+    video: str
+    first: str  # the two methods, by name
+    second: str
+    question: str
+    preferred: str | None  # one of them; None: no difference
 
 
 class Answers:
@@ -68,9 +85,12 @@ class Answers:
         if version == 0 and tables == 0 and methods is not None:
             videos = sorted(next(iter(methods.values())))
             with self.database:
-                self.database.executescript(f"begin; {TABLES} pragma user_version = {VERSION};")
+                self.database.executescript(f"begin; {TABLES} {CHOICES} pragma user_version = {VERSION};")
                 row = (secrets.token_hex(32), json.dumps(sorted(methods)), json.dumps(videos))
                 self.database.execute("insert into study values (?, ?, ?)", row)
+        elif version == 1:
+            with self.database:
+                self.database.executescript(f"begin; {CHOICES} pragma user_version = {VERSION};")
         elif version != VERSION:
             raise StudyError(f"{self.path}: holds no listening study of this version; give another file")
         self.secret, compared, videos = self.database.execute("select * from study").fetchone()
@@ -104,6 +124,12 @@ class Answers:
             rows = self.database.execute("select distinct video from rating where participant = ?", (token,))
             return {video for (video,) in rows}
 
+    def compared(self, token: str) -> set[tuple[str, tuple[str, str]]]:
+        """The videos and pairs of methods that a participant has compared; all questions are answered or none."""
+        with self._transaction():
+            query = "select distinct video, first, second from choice where participant = ?"
+            return {(video, (first, second)) for video, first, second in self.database.execute(query, (token,))}
+
     def record(self, token: str, video: str, ratings: Mapping[tuple[str, str], int]) -> None:
         """Keep the ratings of one page, by (method, question); later ones replace earlier ones."""
         now = _now()
@@ -111,12 +137,25 @@ class Answers:
         with self._transaction():
             self.database.executemany("insert or replace into rating values (?, ?, ?, ?, ?, ?)", rows)
 
+    def prefer(self, token: str, video: str, pair: tuple[str, str], preferred: Mapping[str, str | None]) -> None:
+        """Keep which of two methods is preferred, by question (None: neither); later choices replace earlier ones."""
+        first, second = sorted(pair)
+        now = _now()
+        rows = [(token, video, first, second, question, method, now) for question, method in preferred.items()]
+        with self._transaction():
+            self.database.executemany("insert or replace into choice values (?, ?, ?, ?, ?, ?, ?)", rows)
+
     def ratings(self) -> list[Rating]:
         with self._transaction():
             return [
                 Rating(*row)
                 for row in self.database.execute("select participant, video, method, question, rating from rating")
             ]
+
+    def choices(self) -> list[Choice]:
+        with self._transaction():
+            query = "select participant, video, first, second, question, preferred from choice"
+            return [Choice(*row) for row in self.database.execute(query)]
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

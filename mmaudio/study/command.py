@@ -8,10 +8,12 @@ from mmaudio.console import log
 
 HELP = """\
 A listening study: participants rate the sounds of several methods, blinded and
-in random order, by three statements on a scale from 1 to 5.
+in random order, by three statements on a scale from 1 to 5; or, with --pairs,
+say which of two sounds of a video is better.
 
 examples:
   mmaudio study serve --methods ours=videos/a other=videos/b --out study.sqlite
+  mmaudio study serve --methods ours=videos/a other=videos/b --pairs
   mmaudio study report study.sqlite
 """
 
@@ -22,6 +24,9 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
     serving = verbs.add_parser("serve", help=text, description=text)
     serving.add_argument(
         "--methods", nargs="+", required=True, metavar="NAME=DIR", help="folders that hold videos of the same names"
+    )
+    serving.add_argument(
+        "--pairs", action="store_true", help="ask which of two sounds is better, for every two methods and every video"
     )
     serving.add_argument("--out", type=Path, default=Path("study.sqlite"), metavar="FILE", help="answers (%(default)s)")
     serving.add_argument(
@@ -43,14 +48,16 @@ def serve_command(args: argparse.Namespace) -> int:
 
     methods = read_methods(args.methods)
     with closing(Answers(args.out, methods)) as answers:
+        study = Study(methods, answers, args.pairs)
         try:
-            server = StudyServer(Study(methods, answers), args.host, args.port)
+            server = StudyServer(study, args.host, args.port)
         except (OSError, OverflowError) as error:  # a port over 65535 overflows
             where = f"{args.host}:{args.port}"
             raise StudyError(f"cannot listen on {where} ({error}); choose another --host or --port") from error
         with server:
             host, port = server.server_address[:2]
-            log(f"{len(methods)} methods, {len(answers.videos)} videos, answers in {args.out}")
+            asked = f", {len(study.pages)} pairs" if args.pairs else ""
+            log(f"{len(methods)} methods, {len(answers.videos)} videos{asked}, answers in {args.out}")
             log(f"http://{host}:{port}/ (Ctrl-C stops)")
             server.serve_forever()
     return 0

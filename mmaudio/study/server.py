@@ -62,14 +62,14 @@ class Handler(BaseHTTPRequestHandler):
         answers = study.answers
         try:
             if path == "/":
-                self._page(pages.welcome(len(answers.videos), len(answers.methods), self._remembered()))
+                self._page(pages.welcome(study, self._remembered()))
             elif path == "/study.css":
                 self._send(HTTPStatus.OK, files(__package__).joinpath("study.css").read_bytes(), "text/css")
             elif (found := MEDIA.fullmatch(path)) and found[1] in study.media:
                 self._media(study.media[found[1]])
             elif (found := PARTICIPANT.fullmatch(path)) and answers.knows(found[1]):
-                sheet = study.sheet(found[1])
-                self._page(pages.questionnaire(sheet) if sheet else pages.thanks(len(answers.videos)))
+                sheet, ask = study.sheet(found[1]), pages.comparison if study.pairs else pages.questionnaire
+                self._page(ask(sheet) if sheet else pages.thanks(study))
             else:
                 self._refuse(HTTPStatus.NOT_FOUND, "There is no such page.")
         except AnswersError:
