@@ -191,13 +191,16 @@ def generate_windows(
         words[prompt, negative] = pipe.encode_text(prompt, negative, progress)
 
     groups: list[tuple[Conditions, Conditions]] = []
+    nulls: dict[tuple[str, ...], Conditions] = {}  # by their negative words: without a picture all are alike
     with pipe.stage("conditions", progress):
         for first in range(0, len(features), AT_ONCE):
-            own = []
-            for (clip, sync), k in zip(features[first : first + AT_ONCE], windows.segments[first:], strict=False):
-                text = words[segments[k].prompt, segments[k].negative_prompt]
+            parts, own = [segments[k] for k in windows.segments[first : first + AT_ONCE]], []
+            for (clip, sync), part in zip(features[first : first + AT_ONCE], parts, strict=True):
+                text = words[part.prompt, part.negative_prompt]
                 own.append(pipe.conditions((clip, sync, *text), inputs.spec, by=by))
-            groups.append(tuple(reduce(Conditions.concat, branch).shared() for branch in zip(*own, strict=True)))
+            conditional, null = (reduce(Conditions.concat, branch).shared() for branch in zip(*own, strict=True))
+            groups.append((conditional, nulls.setdefault(tuple(part.negative_prompt for part in parts), null)))
+    del features
 
     latents = solve(pipe, windows, groups, seeds, num_steps, cfg_strength, solver, progress, by)
     del groups
