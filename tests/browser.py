@@ -54,6 +54,7 @@ class Browser:
         return message["result"]
 
     def open(self, url) -> None:
+        self.loaded = 0  # what was opened before may have been read to its end only now
         self.call("Page.navigate", url=url)
         self.wait_for_page()
 

@@ -90,17 +90,16 @@ def card(job: Job) -> str:
 
 def _take(job: Job, number: int, take: Take, seconds: float) -> str:
     url, film, pictures = f"takes/{job.id}", "", video_kind(take.files)
+    links = {kind: f"v1/generations/{job.id}/files/{name}" for kind, name in take.files.items()}
     label = f"take {number + 1}, seed {take.seed}"
-    player = f'<audio controls preload="metadata" aria-label="{label}" src="{url}/{number}.wav"></audio>'
+    player = f'<audio controls preload="metadata" aria-label="{label}" src="{links["wav"]}"></audio>'
     if pictures is not None:
-        media = f'preload="metadata" aria-label="{label}" src="{url}/{number}.{pictures}"'
+        media = f'preload="metadata" aria-label="{label}" src="{links[pictures]}"'
         player = f"<video controls playsinline {media}></video>"
     if job.ask.video is not None:
         film = f'<img loading="lazy" class="film" alt="frames of the video" src="{url}/film.jpg">'
     name = f"{file_safe(job.ask.prompt)}_{take.seed}"
-    files = "".join(
-        f'<a download="{name}.{kind}" href="{url}/{number}.{kind}">{kind.upper()}</a>' for kind in take.files
-    )
+    files = "".join(f'<a download="{name}.{kind}" href="{link}">{kind.upper()}</a>' for kind, link in links.items())
     return (
         f'<article class="take" aria-label="{label}">{player}'
         f'<div class="timeline">{film}<img loading="lazy" class="sound" alt="waveform and spectrogram" '

@@ -1,20 +1,25 @@
-"""Who is let in: those with the token, no page of another site behind a user's back, and nothing that fills memory."""
+"""Who is let in: those with the token, no page of another site, nothing that fills memory, and nobody who dawdles."""
 
+import asyncio
 import base64
 import binascii
 import hmac
 import re
+import time
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mmaudio.web.uploads import MAX_UPLOAD
 
 OPEN = "/healthz"  # needs no token: whoever watches the process should not have to know one
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
 MAX_BODY = 2**20  # bytes; what is not listed here is read into memory
-LIMITS = {"/v1/generations": None, "/gradio_api/upload": MAX_UPLOAD}  # None: it is counted while it is read
+UPLOAD = "/gradio_api/upload"  # of the page
+LIMITS = {"/v1/generations": None, UPLOAD: MAX_UPLOAD}  # None: it is counted while it is read
+PATIENCE = 30.0  # seconds for a client that sends nothing
+LONGEST = 900.0  # seconds for a whole body
 
 
 class Guard:
@@ -28,17 +33,49 @@ class Guard:
         self.app, self.token, self.hosts = app, token, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            headers = Headers(scope=scope)
-            if self.token is not None and scope["path"] != OPEN and not self._knows(headers.get("authorization", "")):
-                refusal = JSONResponse({"detail": "the token is missing or wrong"}, 401, {"Connection": "close"})
-                refusal.headers.append("WWW-Authenticate", "Bearer")
-                refusal.headers.append("WWW-Authenticate", 'Basic realm="mmaudio: the token is the password"')
-                return await refusal(scope, receive, send)
-            code, detail = self._refusal(headers, scope["path"])
-            if code:
-                return await JSONResponse({"detail": detail}, code, {"Connection": "close"})(scope, receive, send)
-        await self.app(scope, receive, send)
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        headers = Headers(scope=scope)
+        if self.token is not None and scope["path"] != OPEN and not self._knows(headers.get("authorization", "")):
+            refusal = refused(401, "the token is missing or wrong")
+            refusal.headers.append("WWW-Authenticate", "Bearer")
+            refusal.headers.append("WWW-Authenticate", 'Basic realm="mmaudio: the token is the password"')
+            return await refusal(scope, receive, send)
+        code, detail = self._refusal(headers, scope["path"])
+        if code:
+            return await refused(code, detail)(scope, receive, send)
+        await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """To the app a client that sends its body too slowly has hung up; the client is told so."""
+        until, whole, late, answered = time.monotonic() + LONGEST, False, False, False
+
+        async def next_part() -> Message:
+            nonlocal whole, late
+            if whole:  # what comes now is that it hangs up, and that may take as long as it likes
+                return await receive()
+            if not late:
+                try:
+                    message = await asyncio.wait_for(receive(), min(PATIENCE, until - time.monotonic()))
+                    whole = not message.get("more_body", False)
+                    return message
+                except TimeoutError:
+                    late = True
+            return {"type": "http.disconnect"}
+
+        async def answer(message: Message) -> None:
+            nonlocal answered
+            if answered or not late:
+                answered = True
+                await send(message)
+
+        try:
+            await self.app(scope, next_part, answer)
+        except Exception:
+            if not late:  # else it is about the client that has gone
+                raise
+        if late and not answered:
+            await refused(408, "what is sent comes too slowly")(scope, receive, send)
 
     def _refusal(self, headers: Headers, path: str) -> tuple[int, str]:
         """(status, why) if it is refused, (0, "") if not."""
@@ -62,6 +99,11 @@ class Guard:
         elif scheme.lower() != "bearer":
             return False
         return hmac.compare_digest(given.strip().encode(), self.token.encode())
+
+
+def refused(code: int, detail: str) -> JSONResponse:
+    """What is still on its way is not read."""
+    return JSONResponse({"detail": detail}, code, {"Connection": "close"})
 
 
 def own_names(host: str) -> tuple[str, ...]:

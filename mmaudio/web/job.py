@@ -122,6 +122,12 @@ class Job:
 
     # ---- for the engine
 
+    def size(self) -> int:
+        """Bytes of its files."""
+        with contextlib.suppress(OSError):  # somebody has cleared the folder away
+            return sum(path.stat().st_size for path in self.folder.iterdir())
+        return 0
+
     @staticmethod
     def new(changed: threading.Condition, counts: Counter, home: Path, ask: Ask, length: float) -> "Job":
         """A job with a folder of its own; its file is linked or copied there."""

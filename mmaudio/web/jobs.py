@@ -51,6 +51,7 @@ class Engine:
         max_queue: jobs that may wait.
         max_batch: takes of several jobs that are made together; those of one job always are.
         expire: seconds that a job is kept after its end.
+        max_disk: bytes of finished jobs; beyond them the oldest are forgotten before their time, the last one never.
 
     Raises:
         UsageError: another engine uses the folder.
@@ -68,8 +69,9 @@ class Engine:
         max_queue: int = 16,
         max_batch: int = 4,
         expire: float = 3600.0,
+        max_disk: float = 20e9,
     ):
-        self.load, self.variants, self.expire = load, dict(variants), expire
+        self.load, self.variants, self.expire, self.max_disk = load, dict(variants), expire, max_disk
         self.folder, self.max_queue, self.max_batch = Path(folder).absolute(), max_queue, max_batch
         self.changed = threading.Condition()
         self.counts: Counter[str] = Counter()
@@ -319,8 +321,15 @@ class Engine:
                     job.end(State.FAILED, told(error, job.folder))
 
     def _sweep(self) -> None:
+        """Forget what has expired, and of finished jobs the oldest for which there is no room."""
         with self.changed:
             for job in [job for job in self._jobs.values() if self._expired(job)]:
+                self.forget(job)
+            done = sorted((job for job in self._jobs.values() if job.state == State.DONE), key=lambda job: -job.ended)
+        room = self.max_disk
+        for job in done:
+            room -= job.size()
+            if room < 0 and job is not done[0]:
                 self.forget(job)
 
     def _restore(self) -> None:

@@ -20,7 +20,7 @@ element.addEventListener("play", (event) => {
   for (const player of element.querySelectorAll("video, audio")) if (player !== event.target) player.pause();
   follow(event.target);
 }, true);
-element.addEventListener("seeked", (event) => follow(event.target), true);
+for (const name of ["seeked", "ended"]) element.addEventListener(name, (event) => follow(event.target), true);
 
 element.addEventListener("click", (event) => {
   const timeline = event.target.closest(".timeline");

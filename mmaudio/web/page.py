@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from importlib.resources import files
+from pathlib import Path
 
 import gradio as gr
 from fastapi import FastAPI
@@ -16,6 +17,7 @@ from mmaudio.media.probe import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from mmaudio.web import cards, presets
 from mmaudio.web.asks import MAX_SEED, MAX_TAKES, MAX_TEXT
 from mmaudio.web.desk import MAX_HISTORY, PARTS, Desk
+from mmaudio.web.guard import UPLOAD
 from mmaudio.web.jobs import Engine
 from mmaudio.web.takes import routes
 from mmaudio.web.uploads import MAX_UPLOAD
@@ -161,6 +163,24 @@ class OwnHostOnly:
         await self.app(scope, receive, with_policy if is_page else send)
 
 
+class Tidy:
+    """Middleware: files of uploads that broke off, which gradio forgets, go as soon as no upload is under way."""
+
+    def __init__(self, app: ASGIApp, folder: Path):
+        self.app, self.folder, self.uploads = app, folder, 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != UPLOAD:
+            return await self.app(scope, receive, send)
+        self.uploads += 1
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self.uploads -= 1
+            for left in self.folder.glob("tmp*") if self.uploads == 0 else ():  # whole ones have folders of their own
+                left.unlink(missing_ok=True)
+
+
 def mount(app: FastAPI, engine: Engine) -> None:
     """Put the page at the root of an app, under what the app has there already."""
     os.environ["GRADIO_TEMP_DIR"] = str(engine.folder / UPLOADS)  # the only way to say where it keeps uploads
@@ -168,6 +188,7 @@ def mount(app: FastAPI, engine: Engine) -> None:
         shutil.rmtree(left, ignore_errors=True)
     app.include_router(routes(engine))
     app.add_middleware(OwnHostOnly)
+    app.add_middleware(Tidy, folder=engine.folder / UPLOADS)
     gr.mount_gradio_app(
         app, build(engine), "/", theme=THEME, css=asset("page.css"), footer_links=[], run_history=False,
         ssr_mode=False, max_file_size=MAX_UPLOAD,

@@ -41,6 +41,10 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
         help="jobs and results, which are deleted after an hour (%(default)s)",
     )  # fmt: skip
     parser.add_argument("--queue", type=int, default=16, metavar="N", help="jobs that may wait (%(default)s)")
+    parser.add_argument(
+        "--disk", type=float, default=20.0, metavar="GB",
+        help="of finished results; the oldest go before their time if there are more (%(default)g)",
+    )  # fmt: skip
     parser.set_defaults(run=serve)
 
 
@@ -49,6 +53,8 @@ def serve(args: argparse.Namespace) -> int:
         raise UsageError("--token is empty: give one, or leave the option out")
     if args.queue < 1:
         raise UsageError(f"--queue {args.queue}: must be at least 1")
+    if not args.disk > 0:  # NaN is not
+        raise UsageError(f"--disk {args.disk:g}: must be above 0")
     if not args.host:  # would be anybody
         raise UsageError("--host is empty: give an address, or leave the option out")
     if not args.output:
@@ -88,8 +94,9 @@ def make_engine(args: argparse.Namespace, device) -> "Engine":
         return load(name if wanted == first.variant.name else wanted, device)
 
     return Engine(
-        pipeline, Path(args.output), variants, max_queue=args.queue, max_batch=8 if first.device.type == "cuda" else 2
-    )
+        pipeline, Path(args.output), variants, max_queue=args.queue, max_batch=8 if first.device.type == "cuda" else 2,
+        max_disk=args.disk * 1e9,
+    )  # fmt: skip
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -30,6 +30,7 @@ ABOUT = """\
 Sound for silent video. Send a video, a picture or words alone; watch the generation; fetch its takes.
 Nothing is kept beyond its time of expiry.
 """
+LASTING = {"Cache-Control": "private, max-age=86400, immutable", "X-Content-Type-Options": "nosniff"}
 MEDIA_TYPES = {"flac": "audio/flac", "wav": "audio/wav", "mp4": "video/mp4", "mkv": "video/x-matroska"}
 
 
@@ -116,10 +117,7 @@ def create_app(engine: Engine, token: str | None = None, hosts: tuple[str, ...] 
         path, kind = job.folder / name, name.partition(".")[2]
         if not any(name in take.files.values() for take in job.takes) or not path.is_file():
             raise HTTPException(404, "there is no such result")
-        headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private"}
-        return FileResponse(
-            path, headers=headers, media_type=MEDIA_TYPES[kind], filename=name, content_disposition_type="inline"
-        )
+        return FileResponse(path, headers=LASTING, media_type=MEDIA_TYPES[kind])
 
     @app.get("/healthz", responses=problems(503))
     async def health() -> Health:

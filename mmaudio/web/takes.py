@@ -1,4 +1,4 @@
-"""The files and pictures of takes, for whoever knows the id of their job."""
+"""The pictures of takes, for whoever knows the id of their job."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +9,7 @@ from fastapi.responses import FileResponse
 from mmaudio.media import MediaError
 from mmaudio.web import pictures
 from mmaudio.web.jobs import Engine, NoSuchJob
-from mmaudio.web.service import MEDIA_TYPES
-
-LASTING = {"Cache-Control": "private, max-age=86400, immutable", "X-Content-Type-Options": "nosniff"}
+from mmaudio.web.service import LASTING
 
 
 def routes(engine: Engine) -> APIRouter:
@@ -24,10 +22,6 @@ def routes(engine: Engine) -> APIRouter:
     @router.get("/takes/{id}/{take:int}.png")
     def sound(id: str, take: int) -> FileResponse:
         return sent(lambda: pictures.sound(engine.job(id), take), "image/png")
-
-    @router.get("/takes/{id}/{take:int}.{kind}")
-    def take(id: str, take: int, kind: str) -> FileResponse:
-        return sent(lambda: engine.job(id).file(take, kind), MEDIA_TYPES.get(kind, ""))
 
     return router
 

@@ -217,6 +217,22 @@ def test_it_expires(pipe, tmp_path):
         assert not job.folder.exists()
 
 
+def test_the_oldest_make_room(pipe, tmp_path):
+    with closing(engine(pipe, tmp_path)) as made:
+        jobs = [made.submit(words(f"{i}")) for i in range(3)]
+        assert all(job.wait(SOON) for job in jobs)
+        made.max_disk = 2.5 * jobs[0].size()
+        assert made.submit(words("fourth")).wait(SOON)  # what is finished is counted before it is begun
+        assert [job.folder.exists() for job in jobs] == [False, True, True]
+        with pytest.raises(NoSuchJob):
+            made.job(jobs[0].id)
+        made.max_disk = 1
+        last = made.submit(words("fifth"))
+        assert last.wait(SOON)
+        assert [path.name for path in (tmp_path / "jobs").iterdir() if path.name != last.id] != []  # the fourth
+        assert not any(job.folder.exists() for job in jobs)
+
+
 def test_closing_puts_off_what_it_cannot_finish(pipe, tmp_path):
     pipe.go.clear()
     made = engine(pipe, tmp_path)

@@ -1,10 +1,12 @@
 """The page's parts without a browser: what it asks for, what its buttons do, what its pictures show."""
 
 import asyncio
+import re
 import threading
 from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +15,6 @@ import torch
 
 pytest.importorskip("gradio", reason="needs the packages of extra `web`")
 import gradio as gr
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 from scripted import VARIANT, ScriptedPipeline, engine
@@ -23,11 +24,13 @@ from mmaudio.media.container import open_input, timed_frames, video_stream
 from mmaudio.media.encode import PictureTrack, open_output
 from mmaudio.stage import render_clip
 from mmaudio.stage.export import write_mp4
-from mmaudio.web import cards, pictures, presets
+from mmaudio.web import cards, guard, pictures, presets
 from mmaudio.web.desk import Cancelled, Desk
 from mmaudio.web.form import TRIMMED, Form
+from mmaudio.web.guard import UPLOAD
 from mmaudio.web.jobs import State
 from mmaudio.web.page import Page, mount
+from mmaudio.web.service import create_app
 from mmaudio.web.takes import routes
 from mmaudio.web.trim import cut
 
@@ -188,15 +191,43 @@ def test_errors_are_one_line_without_paths(clip, tmp_path):
         assert "wait already" in status(replace(WORDS, source=str(broken)))  # before it is looked at
 
 
-def test_the_page_is_nobody_elses(tmp_path):
+def slowly(app, path, begin):
+    """Status and words that an app answers with to a form of which nothing comes after its begin."""
+    parts, answer = [{"type": "http.request", "body": begin, "more_body": True}], []
+
+    async def receive():
+        if parts:
+            return parts.pop()
+        await asyncio.sleep(SOON)
+
+    async def send(message):
+        answer.append(message)
+
+    headers = {"host": "localhost", "content-type": "multipart/form-data; boundary=x", "content-length": "1000"}
+    scope = {
+        "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }  # fmt: skip
+    asyncio.run(app(scope, receive, send))
+    return answer[0]["status"], answer[1]["body"].decode()
+
+
+def test_the_page_is_nobody_elses(tmp_path, monkeypatch):
     with closing(engine(ScriptedPipeline(), tmp_path)) as made:
         left = tmp_path / "part-killed"
         left.mkdir()
-        app = FastAPI()
+        app = create_app(made)
         mount(app, made)
         assert not left.exists()
+        part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.mp4"\r\n\r\n'
         with TestClient(app) as client:
             assert "frame-ancestors 'self'" in client.get("/").headers["content-security-policy"]
+            (path,) = client.post(UPLOAD, files={"files": ("a.mp4", b"whole")}).json()
+            assert Path(path).read_bytes() == b"whole"
+        monkeypatch.setattr(guard, "PATIENCE", 0.1)
+        status, said = slowly(app, UPLOAD, part + b"half a fi")
+        assert (status, "too slowly" in said) == (408, True)
+        assert [p.name for p in (tmp_path / "page").rglob("*") if p.is_file()] in ([], ["a.mp4"])  # no half of a file
     address = {"path": "https://example.org/large.mp4", "meta": {"_type": "gradio.FileData"}}
     with pytest.raises(gr.Error, match="not its address"):
         asyncio.run(Page().preprocess_data(None, [[address]], None))
@@ -206,22 +237,20 @@ def test_files_and_pictures_of_a_take(clip, tmp_path):
     with closing(engine(ScriptedPipeline(), tmp_path / "jobs")) as made:
         job = made.submit(Form(str(clip), variant="tiny_16k").ask(VARIANT, tmp_path, never))
         assert job.wait(SOON)
-        app = FastAPI()
+        app = create_app(made)
         app.include_router(routes(made))
         with TestClient(app) as client:
-            for name, kind, begin in (
-                ("0.wav", "audio/wav", b"RIFF"),
-                ("0.png", "image/png", b"\x89PNG"),
-                ("film.jpg", "image/jpeg", b"\xff\xd8"),
-            ):
-                reply = client.get(f"/takes/{job.id}/{name}")
-                assert (reply.status_code, reply.headers["content-type"]) == (200, kind)
-                assert reply.content.startswith(begin)
-            assert client.get(f"/takes/{job.id}/0.mp4", headers={"Range": "bytes=4-7"}).content == b"ftyp"
-            for name in ("1.wav", "1.png", "0.json", "0.txt", "job.json", "-1.wav", "..%2fjob.json"):
+            links = re.findall(r'(?:src|href)="([^"]*)"', cards.card(job))
+            begins = {"wav": b"RIFF", "flac": b"fLaC", "mp4": b"\0\0\0", "png": b"\x89PNG", "jpg": b"\xff\xd8"}
+            assert {link.rpartition(".")[2] for link in links} == set(begins)
+            for link in links:
+                reply = client.get(f"/{link}")
+                assert reply.status_code == 200, link
+                assert reply.content.startswith(begins[link.rpartition(".")[2]]), link
+                assert "immutable" in reply.headers["cache-control"]
+            for name in ("1.png", "0.wav", "0.json", "job.json", "-1.png", "..%2fjob.json"):
                 assert client.get(f"/takes/{job.id}/{name}").status_code == 404, name
             assert client.get("/takes/nothing/film.jpg").status_code == 404
-        assert f"takes/{job.id}/film.jpg" in cards.card(job)
 
 
 def test_waveform_and_film_share_a_time_axis():

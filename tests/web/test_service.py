@@ -22,7 +22,7 @@ from mmaudio.loudness import integrated_loudness
 from mmaudio.media import probe, read_audio
 from mmaudio.model.network import MMAudio
 from mmaudio.pipeline import Pipeline
-from mmaudio.web import uploads
+from mmaudio.web import guard, uploads
 from mmaudio.web.guard import own_names
 from mmaudio.web.jobs import Engine
 from mmaudio.web.serve_command import listen
@@ -208,7 +208,10 @@ def test_sizes_that_lie(client, tmp_path, monkeypatch):
 
 
 def test_slow_senders(client, monkeypatch):
-    monkeypatch.setattr(uploads, "PATIENCE", 0.1)
+    monkeypatch.setattr(guard, "PATIENCE", 0.1)
+    assert " 408 " in raw(client, HEAD + "Content-Length: 1000\n\n--x\n")
+    monkeypatch.setattr(guard, "PATIENCE", 30.0)
+    monkeypatch.setattr(guard, "LONGEST", 0.0)
     assert " 408 " in raw(client, HEAD + "Content-Length: 1000\n\n--x\n")
     monkeypatch.setattr(serving_at, "HEAD_PATIENCE", 1.0)
     assert raw(client, HEAD) == ""
