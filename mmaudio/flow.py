@@ -153,10 +153,14 @@ def euler(velocity, x, t, dt):
 
 def trajectory(velocity: Velocity, x0: Tensor, num_steps: int) -> Tensor:
     """All states that Euler's steps pass, (num_steps + 1, B, L, C); the first is x0."""
-    states = [x0]
-    for _, t, t_next in _steps(num_steps, reverse=False):
-        states.append(states[-1] + (t_next - t) * velocity(t, states[-1]))
-    return torch.stack(states)
+    states = []
+
+    def passed(t: Tensor, x: Tensor) -> Tensor:
+        states.append(x)
+        return velocity(t, x)
+
+    end = euler(passed, x0, num_steps)
+    return torch.stack([*states, end])
 
 
 @_fixed_step
