@@ -1,6 +1,7 @@
 """A real browser, used with the keyboard alone, fills in a whole study."""
 
 import re
+from contextlib import closing
 from urllib.request import urlopen
 
 import pytest
@@ -10,12 +11,28 @@ from test_study import BETTER, WORSE, serving
 from mmaudio.cli import main
 from mmaudio.stage import render_clip
 from mmaudio.stage.export import write_mp4
+from mmaudio.study.answers import Answers
 
 PLAY = """new Promise(done => {
     const video = document.querySelector("video");
     video.onended = () => done(video.currentTime);
     video.play();
 })"""
+
+
+def fill_in(browser, presses):
+    """Choose with the keyboard: of each question the first answer, and so many times the next; ends at the button."""
+    left = dict(presses)
+    for _ in range(60):
+        browser.press("Tab")
+        name = browser.tell("document.activeElement.name || document.activeElement.tagName")
+        if name in left:
+            browser.press(" ")
+            for _ in range(left.pop(name)):
+                browser.press("ArrowRight")
+        elif name == "BUTTON":
+            break
+    assert not left
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
@@ -37,25 +54,29 @@ def test_a_browser_fills_in_the_study_by_keyboard(tmp_path, capsys):
             sources = browser.tell("[...document.querySelectorAll('video')].map(video => video.src)")
             given = [BETTER if urlopen(source).read().endswith(b"ours") else WORSE for source in sources]
             assert sorted(map(id, given)) == sorted([id(BETTER), id(WORSE)])
-            left = {f"{place}.{question}" for place in (1, 2) for question in BETTER}
-            for _ in range(60):
-                browser.press("Tab")
-                name = browser.tell("document.activeElement.name || document.activeElement.tagName")
-                if name in left:
-                    left.discard(name)
-                    place, question = name.split(".")
-                    browser.press(" ")
-                    for _ in range(given[int(place) - 1][question] - 1):
-                        browser.press("ArrowRight")
-                elif name == "BUTTON":
-                    break
-            assert not left
+            fill_in(browser, {f"{i}.{q}": v - 1 for i, one in enumerate(given, 1) for q, v in one.items()})
             assert browser.tell(PLAY) == pytest.approx(1, abs=0.1)
             browser.press("Enter")
             browser.wait_for_page()
         assert browser.tell("document.title") == "Thank you"
         assert browser.tell("document.documentElement.scrollWidth <= innerWidth")
         assert {re.match("https?://[^/]*", url)[0] for url in browser.asked if not url.startswith("data:")} == {site}
+        with serving(words, tmp_path / "s.sqlite", pairs=True) as site:
+            browser.open(site)
+            browser.press("Tab")  # to go on as who it was
+            browser.press("Enter")
+            browser.wait_for_page()
+            for number in (1, 2):
+                assert browser.tell("document.title") == f"Pair {number} of 2"
+                fill_in(browser, {"quality": 0, "semantics": 1, "timing": 2})
+                browser.press("Enter")
+                browser.wait_for_page()
+            assert browser.tell("document.title") == "Thank you"
+    with closing(Answers(tmp_path / "s.sqlite")) as answers:
+        for video in ("first", "second"):
+            preferred = {c.question: c.preferred for c in answers.choices() if c.video == video}
+            assert {preferred["quality"], preferred["timing"]} == {"ours", "other"}
+            assert preferred["semantics"] is None
     assert main(["study", "report", str(tmp_path / "s.sqlite")]) == 0
     rows = [line.split()[:4] for line in capsys.readouterr().out.splitlines() if line.startswith(("  ours", "  other"))]
     assert sorted(rows) == sorted(
