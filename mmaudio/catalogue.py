@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mmaudio.loading import unfilled
 from mmaudio.model.network import MMAudio
 from mmaudio.pipeline import Pipeline
 from mmaudio.variants import PREFERENCE, VARIANTS, Variant, get_variant
@@ -58,7 +59,7 @@ def list_variants(weights_dir: str | os.PathLike | None = None) -> list[VariantI
     """All variants, the bundled one first, with where their weights are."""
 
     def info(variant: Variant) -> VariantInfo:
-        with torch.device("meta"):
+        with unfilled():
             parameters = sum(p.numel() for p in MMAudio(variant.network).parameters())
         where = whereabouts(variant, variant.files.present.values(), weights_dir)
         return VariantInfo(variant.name, variant.about, parameters, variant.spec.sample_rate, variant.licence, where)

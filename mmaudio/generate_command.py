@@ -186,21 +186,36 @@ def split_overrides(argv: list[str]) -> tuple[list[str], list[str]]:
 
 def demo_config(args: argparse.Namespace) -> DemoConfig:
     """configs/demo.yaml, then `key=value` words, then flags. Free text never meets Hydra's grammar."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.config_store import ConfigStore
-    from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    ConfigStore.instance().store("demo_schema", DemoConfig)
     try:
-        with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            config: DemoConfig = OmegaConf.to_object(compose("demo", overrides=args.overrides))
-    except (HydraException, OmegaConfBaseException) as error:
+        if args.overrides:
+            config = with_words(args.overrides)
+        else:  # without Hydra, which takes longer than all of the rest of this
+            settings = OmegaConf.load(config_dir() / "demo.yaml")
+            del settings.defaults
+            config: DemoConfig = OmegaConf.to_object(OmegaConf.merge(DemoConfig, settings))
+    except OmegaConfBaseException as error:
         raise UsageError(f"setting: {str(error).splitlines()[0]}") from error
     flags = {f.name: getattr(args, f.name, None) for f in fields(DemoConfig)}
     # 0 is a value; a flag that was not given is None or False. Set outside OmegaConf, which would read "${x}" in text.
     return replace(config, **{name: v for name, v in flags.items() if v is not None and v is not False})
+
+
+def with_words(words: list[str]) -> DemoConfig:
+    """configs/demo.yaml, then these words in Hydra's grammar. Raises UsageError and OmegaConf's own errors."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+
+    ConfigStore.instance().store("demo_schema", DemoConfig)
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            return OmegaConf.to_object(compose("demo", overrides=words))
+    except HydraException as error:
+        raise UsageError(f"setting: {str(error).splitlines()[0]}") from error
 
 
 def check_settings(config: DemoConfig) -> None:

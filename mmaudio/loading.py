@@ -1,11 +1,13 @@
 """Build the parts of a variant and fill them from weight files: on the meta device first, so nothing is held twice."""
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from mmaudio.codec.codec import AudioCodec
 from mmaudio.codec.fast_vocoder import fast_bigvgan
@@ -25,11 +27,30 @@ from mmaudio.weights import WeightError, WeightFile, fetch, load_strict, read_st
 
 WeightsDir = str | os.PathLike | None
 PARTS = ("network", "few_step", "codec", "clip_text", "clip_vision", "sync")
+DRAWS = {"normal_", "uniform_", "trunc_normal_", "kaiming_uniform_", "erfinv_", "clamp_"}
+
+
+class _WithoutDraws(TorchFunctionMode):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", None) in DRAWS and (tensor := args[0] if args else kwargs["tensor"]).is_meta:
+            return tensor
+        return (torch.empty if func is torch.randn else func)(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def unfilled() -> Iterator[None]:
+    """What is built in here has shapes and no values: on the meta device, and nothing is drawn.
+
+    The first draw on that device would import torch's compiler, which takes as long as all of torch.
+    """
+    with torch.device("meta"), _WithoutDraws():
+        yield
 
 
 def _fill(build, file: WeightFile, weights_dir: WeightsDir, **options) -> nn.Module:
     path = fetch(file, weights_dir)
-    with torch.device("meta"):
+    with unfilled():
         module = build()
     load_strict(module, read_state(path), source=path, **options)
     return module.eval().requires_grad_(False)
@@ -54,7 +75,7 @@ def load_few_step(variant: Variant, weights_dir: WeightsDir = None) -> MMAudio:
     weights, path = (fetch(file, weights_dir) for file in (variant.files.network, variant.few_step))
     if problem := mismatch(path, variant.network, weights):
         raise WeightError(f"{path}: {problem}; use it with the network that it was made from")
-    with torch.device("meta"):
+    with unfilled():
         network = MMAudio(read_config(path))
     load_strict(network, added(read_state(weights), read_state(path), path), source=path, drop=LEGACY_KEYS)
     return network.eval().requires_grad_(False)
@@ -71,7 +92,7 @@ def check_adapter(variant: Variant, path: str | os.PathLike) -> None:
 
 
 def _meta_network(variant: Variant) -> MMAudio:
-    with torch.device("meta"):
+    with unfilled():
         return MMAudio(variant.network)
 
 

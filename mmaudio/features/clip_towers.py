@@ -44,7 +44,7 @@ class Transformer(nn.Module):
 
 
 def _random(*shape: int) -> nn.Parameter:
-    return nn.Parameter(torch.randn(*shape) * shape[-1] ** -0.5)
+    return nn.Parameter(nn.init.normal_(torch.empty(shape), std=shape[-1] ** -0.5))
 
 
 class ImageTower(nn.Module):

@@ -139,9 +139,13 @@ def find(file: WeightFile, weights_dir: str | os.PathLike | None = None) -> Path
                 if path.is_file():
                     return path
     if file.hub_repos and file.hub_file:
-        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub import constants
 
         for repo in file.hub_repos:
+            if not (Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}").is_dir():
+                continue  # the question itself takes longer to import
+            from huggingface_hub import try_to_load_from_cache
+
             cached = try_to_load_from_cache(repo, file.hub_file)
             if isinstance(cached, str):  # else None, or a marker for "known not to exist"
                 return Path(cached)
