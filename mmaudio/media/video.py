@@ -35,7 +35,7 @@ class VideoFrames:
 
     clip: torch.Tensor  # uint8 (T8, 3, H, W), T8 = int(8 * duration)
     sync: torch.Tensor  # uint8 (T25, 3, h, w), T25 = int(25 * duration)
-    duration: float  # seconds covered: min(asked, frames found at 8 fps / 8, frames found at 25 fps / 25)
+    duration: float  # seconds covered: as asked if there are all frames, else as far as those at 8 and at 25 fps go
     source_fps: Fraction | None  # nominal
     source_duration: float | None  # seconds of the whole file, as its headers tell
     width: int  # of the source as displayed, after rotation
@@ -100,6 +100,8 @@ def read_video(
         raise MediaError(beyond)
 
     covered = min(limit, len(clip) / CLIP_FPS, len(sync) / SYNC_FPS)
+    if rule == "nearest" and duration and all(len(t) >= int(t.picker.rate * duration) for t in (clip, sync)):
+        covered = duration  # as at 8 fps the end of 4.8 s, 38.4 frames: slots are rounded
     if info.duration and end < min(limit, info.duration - start - HEADER_SLACK):
         damage.append(f"ends after {start + end:.2f} s although its header says {info.duration:.2f} s")
     if damage and covered < min(MIN_SALVAGE, limit):

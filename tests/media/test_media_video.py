@@ -60,6 +60,15 @@ def test_constant_rates(folder, rule, fps, seconds):
         assert frames.duration == seconds  # the last frame counts with its full length
 
 
+@pytest.mark.parametrize("frames", [120, 89])  # 38.4 and 28.48 at 8 fps: the end is rounded down there
+def test_a_video_exactly_as_long_as_asked_gives_all_its_frames(folder, frames):
+    path = write_video(folder / f"odd{frames}.mp4", cfr(frames, 25), rate=25)
+    found = read_video(path, frames / 25, rule="nearest")
+    assert (len(found.sync), len(found.clip), found.duration) == (frames, frames * 8 // 25, frames / 25)
+    assert found.warnings == ()
+    assert read_video(path, (frames + 1) / 25, rule="nearest").duration < frames / 25  # one frame is missing
+
+
 def test_variable_frame_rate_is_placed_by_time(folder):
     times = [Fraction(n, 1000) for n in (0, 10, 45, 130, 131, 200, 480, 481, 482, 900, 960, 1500, 1510, 1620, 2000)]
     path = write_video(folder / "vfr.mp4", times, time_base=Fraction(1, 1000))
