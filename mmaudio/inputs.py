@@ -18,6 +18,7 @@ from mmaudio.variants import Variant
 
 DEFAULT_DURATION = 8.0  # seconds; what the networks were trained with
 MAX_WHOLE_CLIP = 12.0  # a longer video is made in windows unless a duration is asked for
+MIN_DURATION = 0.5  # seconds; the networks are given one whole segment of sync features at least, the last frame held
 MAX_DURATION = 30.0  # seconds at once; attention grows with the square, and quality falls away from the trained length
 HEADER_SLACK = 0.5  # seconds by which headers and contents may differ unremarked
 
@@ -59,8 +60,7 @@ def read_inputs(
     """
     if video is not None and image is not None:
         raise ValueError("give a video or an image, not both")
-    shortest = variant.spec.min_duration
-    check_duration(variant, duration)
+    check_duration(duration)
     if video is not None and not isinstance(video, VideoFrames):
         info = probe(video)
         if info.kind == "audio":
@@ -111,31 +111,30 @@ def read_inputs(
         )
         frames_clip, frames_sync = frames.clip, frames.sync
         notes += frames.warnings
-    if frames.duration < shortest:
-        raise MediaError(
-            f"{source or 'video'}: only {frames.duration:.2f} s of video, needs at least {shortest:g} s; "
-            "use a longer clip, or one frame of it with --image"
-        )
     # The last slot of a whole clip is often past its last frame: the sound still runs to the end of the picture.
     wanted = min(x for x in (duration, length, MAX_DURATION) if x is not None) if source else frames.duration
     wanted = max(wanted, frames.duration) if wanted - frames.duration < 1 else frames.duration
+    if min(wanted, frames.duration + 1 / variant.spec.clip_fps) < MIN_DURATION:
+        raise MediaError(
+            f"{source or 'video'}: only {frames.duration:.2f} s of video, needs at least {MIN_DURATION:g} s; "
+            "use a longer clip, or one frame of it with --image"
+        )
     spec = covering(variant, frames.duration)
     frames_clip, frames_sync = hold_last(frames_clip, spec.clip_len), hold_last(frames_sync, spec.sync_frames)
     return Inputs(frames_clip, frames_sync, spec, wanted, source, notes=notes)
 
 
-def check_duration(variant: Variant, duration: float | None) -> None:
+def check_duration(duration: float | None) -> None:
     """ValueError unless so many seconds can be made at once."""
-    shortest = variant.spec.min_duration
     if duration is not None and not (math.isfinite(duration) and duration > 0):
         raise ValueError(f"duration must be a positive number of seconds, got {duration}")
-    if duration is not None and not shortest <= duration <= MAX_DURATION:
-        raise ValueError(f"duration must be between {shortest:g} and {MAX_DURATION:g} seconds, got {duration:g}")
+    if duration is not None and not MIN_DURATION <= duration <= MAX_DURATION:
+        raise ValueError(f"duration must be between {MIN_DURATION:g} and {MAX_DURATION:g} seconds, got {duration:g}")
 
 
 def covering(variant: Variant, duration: float) -> SequenceSpec:
     """The sequence in which a variant makes `duration` seconds."""
-    return variant.spec.with_duration(max(duration, variant.pad_to))
+    return variant.spec.with_duration(max(duration, variant.pad_to, variant.spec.min_duration))
 
 
 def _long_video(variant: Variant, info: MediaInfo) -> Inputs:
@@ -146,7 +145,7 @@ def _long_video(variant: Variant, info: MediaInfo) -> Inputs:
     if found < length - HEADER_SLACK:
         notes.append(f"{info.path}: ends after {found:.2f} s although its header says {length:.2f} s")
         length = found
-    if length < variant.spec.min_duration:
-        shortest = f"needs at least {variant.spec.min_duration:g} s"
+    if length < MIN_DURATION:
+        shortest = f"needs at least {MIN_DURATION:g} s"
         raise MediaError(f"{info.path}: only {length:.2f} s of video, {shortest}; use a longer clip")
     return Inputs(None, None, variant.spec, length, info.path, windowed=True, notes=notes)

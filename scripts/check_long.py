@@ -256,7 +256,7 @@ def check_cost(args: argparse.Namespace) -> bool:
         for seed in split_seeds("test", 8):
             parts.append(folder / f"{seed}.mp4")
             write_mp4(parts[-1], rendered(seed, WHOLE, args.size))
-        count = round(60 * args.minutes / WHOLE)
+        count = max(1, round(60 * args.minutes / WHOLE))
         join(list(itertools.islice(itertools.cycle(parts), count)), folder / "long.mp4")
         code = "import sys; from mmaudio.cli import main; sys.exit(main())"
         options = ["--prompt", "things that fall and strike", "--num_steps", str(args.steps), "--seed", str(args.seed)]

@@ -11,13 +11,14 @@ import torch
 import mmaudio
 from mmaudio import flow
 from mmaudio.cli import demo
-from mmaudio.inputs import Inputs
+from mmaudio.inputs import Inputs, read_inputs
 from mmaudio.long import cross_fade, encode_windows, joint_velocity, plan, plan_video, vocode, window_frames
 from mmaudio.media import read_video
 from mmaudio.segments import Segment, Span, make_segments, read_prompts, scene_cuts
 from mmaudio.sequence import SPEC_16K, SPEC_44K
 from mmaudio.stage import render_clip
 from mmaudio.stage.export import write_mp4
+from mmaudio.variants import get_variant
 
 LENGTH, OVERLAP = 40, 10
 
@@ -243,15 +244,29 @@ def test_scene_cuts(long_clip):
     assert scene_cuts(long_clip) == pytest.approx([8.0], abs=0.05)
 
 
+def half_a_second():
+    clip = render_clip(2_000_000, size=64, duration=1, fps=24, audio=False)
+    return dataclasses.replace(clip, video=clip.video[:12])
+
+
+@pytest.mark.parametrize(("name", "seconds"), [("tiny_16k", 8.0), ("small_44k", 0.64)])
+def test_half_a_second_is_lengthened_for_the_network_alone(name, seconds, tmp_path):
+    write_mp4(tmp_path / "ball.mp4", half_a_second())
+    inputs = read_inputs(get_variant(name), tmp_path / "ball.mp4")
+    assert (inputs.duration, inputs.spec.duration) == (0.5, seconds)
+    assert (len(inputs.clip), len(inputs.sync)) == (inputs.spec.clip_len, inputs.spec.sync_frames)
+    assert read_inputs(get_variant(name), duration=0.5).spec.duration == seconds
+
+
 def test_parts_of_a_short_video_from_the_command_line(tmp_path, capsys):
     pytest.importorskip("scenedetect")
-    write_mp4(tmp_path / "ball.mp4", render_clip(2_000_000, size=64, duration=2, audio=False))
-    (tmp_path / "words.csv").write_text("start,end,prompt\n0,1.2,wood\n")
+    write_mp4(tmp_path / "ball.mp4", half_a_second())
+    (tmp_path / "words.csv").write_text("start,end,prompt\n0,0.3,wood\n")
     arguments = ["--video", str(tmp_path / "ball.mp4"), "--prompts", str(tmp_path / "words.csv"), "--split_scenes"]
     options = ["--variant", "tiny_16k", "--num_steps", "1", "--output", str(tmp_path / "out")]
     assert demo([*arguments, *options]) == 0
     assert "in overlapping windows of 8 s" in capsys.readouterr().err
-    assert soundfile.info(tmp_path / "out" / "ball.flac").frames == 2 * 16_000
+    assert soundfile.info(tmp_path / "out" / "ball.flac").frames == 8000
     (tmp_path / "words.csv").write_text("start,end,prompt\n4,5,wood\n")
     assert demo([*arguments, *options, "--overwrite"]) == 2
     assert "begins after the video" in capsys.readouterr().err

@@ -82,7 +82,7 @@ class Ask:
             raise ValueError(f"unknown solver {self.solver!r}: expected one of {', '.join(SOLVERS)}")
         if self.lufs is not None:
             check_target(self.lufs)
-        check_duration(variant, self.duration)
+        check_duration(self.duration)
         if self.source is None:
             return self.duration or DEFAULT_DURATION
         return self._check_file()
@@ -109,7 +109,7 @@ class Ask:
         if self.video and self.duration is None and length > MAX_WHOLE_CLIP:
             return None  # in windows
         settings = (self.num_steps, self.cfg_strength, self.num_samples, self.solver, self.mask_away_clip)
-        return (self.variant, covering(variant, max(length, variant.spec.min_duration)), settings)
+        return (self.variant, covering(variant, length), settings)
 
 
 def told(error: Exception, place: Path | None) -> str:

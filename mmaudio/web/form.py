@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mmaudio.inputs import DEFAULT_DURATION, MAX_WHOLE_CLIP
+from mmaudio.inputs import DEFAULT_DURATION, MAX_WHOLE_CLIP, MIN_DURATION
 from mmaudio.media import probe
 from mmaudio.variants import Variant
 from mmaudio.web import presets
@@ -70,10 +70,10 @@ class Form:
         if start <= 0 and end <= MAX_WHOLE_CLIP:
             return replace(ask, duration=end)
         end = min(end, info.duration)
-        if end - start < variant.spec.min_duration:
+        if end - start < MIN_DURATION:
             raise ValueError(f"the part is {max(end - start, 0):.1f} s long: move its start and end apart")
         if end - start > MAX_VIDEO:
             raise ValueError(f"the part is {end - start:.1f} s long: at most {MAX_VIDEO:g} s")
-        replace(ask, duration=variant.spec.min_duration).check(variant)  # what does not depend on the part
+        replace(ask, duration=MIN_DURATION).check(variant)  # what does not depend on the part
         cut(ask.video, start, end, folder / TRIMMED, check)
         return replace(ask, video=folder / TRIMMED)

@@ -376,6 +376,7 @@ def test_results_are_those_of_a_direct_call(network, tmp_path):
     [
         (["--token", " "], "--token is empty"),
         (["--queue", "0"], "--queue 0"),
+        (["--disk", "nan"], "--disk nan"),
         (["--output", ""], "--output is empty"),
         (["--host", ""], "--host is empty"),
         (["--port", "70000"], "cannot listen"),
