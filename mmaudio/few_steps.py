@@ -28,16 +28,15 @@ def find_few_step(variant: Variant, weights_dir: str | os.PathLike | None = None
     return FewStep(read_config(path).guidance, f"{path.name} was made for another network" if problem else "")
 
 
-def choose(
-    few_step: FewStep | None, num_steps: int, cfg_strength: float, solver: str = "euler", negative: bool = False
-) -> tuple[str, str]:
-    """The part of the pipeline that makes the steps, and a line about it, "" where there is nothing to choose.
+def choose(pipe, num_steps: int, cfg_strength: float, solver: str = "euler", negative: bool = False) -> tuple[str, str]:
+    """The part of a pipeline that makes the steps, and a line about it, "" where there is nothing to choose.
 
     Guidance is in a network for few steps: who wants another one, or a negative prompt, gets the variant's own.
 
     negative: whether there is a negative prompt.
     """
-    if few_step is None or num_steps > FEW_STEPS or solver != "euler":
+    few_step: FewStep | None = pipe.few_step if num_steps <= FEW_STEPS and solver == "euler" else None
+    if few_step is None:
         return "network", ""
     why = few_step.problem
     if not why and cfg_strength != few_step.guidance:

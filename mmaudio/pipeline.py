@@ -331,7 +331,7 @@ class Pipeline:
         if alone and len(requests) > 1:
             raise ValueError("a batch takes inputs of equal length, neither long videos nor edits: generate them alone")
         settings = {"num_steps": num_steps, "cfg_strength": cfg_strength, "solver": solver}
-        chosen = [choose(self.few_step, **settings, negative=request.negative) for request in requests]
+        chosen = [choose(self, **settings, negative=request.negative) for request in requests]
         made: dict[int, list[Generation]] = {}
         for by, note in dict.fromkeys(chosen):  # what others ask for changes nobody's sound
             rows = [i for i, one in enumerate(chosen) if one == (by, note)]

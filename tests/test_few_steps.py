@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -179,10 +180,14 @@ HERE = FewStep(guidance=3.0)
     ],
 )
 def test_the_choice(few_step, wanted, by, says):
-    made_by, note = choose(few_step, **{"num_steps": 4, "cfg_strength": 3.0} | wanted)
+    made_by, note = choose(SimpleNamespace(few_step=few_step), **{"num_steps": 4, "cfg_strength": 3.0} | wanted)
     assert made_by == by
     assert says in note
     assert bool(says) == bool(note)
+
+
+def test_at_many_steps_it_is_not_even_looked_for():
+    assert choose(SimpleNamespace(), 5, 3.0) == choose(SimpleNamespace(), 4, 3.0, "heun") == ("network", "")
 
 
 WORDS = {"prompt": "a bell", "duration": 1.0}

@@ -63,7 +63,7 @@ def test_words_alone_never_load_a_vision_tower(clip):
     pipe = mmaudio.Pipeline("tiny_16k", device="cpu")
     generation = pipe(prompt="a glass bottle is struck", num_steps=STEPS, duration=1.5)[0]
     assert generation.audio.shape == (1, 24_000)
-    assert set(pipe._parts) == {"network", "codec", "clip_text"}
+    assert set(pipe._parts) - {"network", "few_step"} == {"codec", "clip_text"}
     with pytest.raises(MediaError, match="without a video file"):
         generation.save_video("out.mp4")
 

@@ -61,7 +61,7 @@ class Generating:
 
     def __init__(self, pipe: Pipeline, clips: Sequence[Clip], folder: Path, sampling: Sampling):
         self.pipe, self.clips, self.folder, self.sampling = pipe, list(clips), folder, sampling
-        self.by, self.note = choose(pipe.few_step, sampling.num_steps, sampling.cfg_strength, sampling.solver)
+        self.by, self.note = choose(pipe, sampling.num_steps, sampling.cfg_strength, sampling.solver)
         self.weights = weights_of(pipe, self.by)
         identity = {"variant": pipe.variant.name, **self.weights, **{k: str(v) for k, v in asdict(sampling).items()}}
         self.parts = Parts(folder / ".made", identity)

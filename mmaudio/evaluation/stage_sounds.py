@@ -53,7 +53,7 @@ class Sounds:
         self.clips = [Known.of(self._render(seed, audio=False)) for seed in self.seeds]
         self._fingerprints: dict[str, str] = {}
         self._nearest: list[int] | None = None
-        self.by, self.note = choose(pipe.few_step, settings.num_steps, settings.cfg_strength)
+        self.by, self.note = choose(pipe, settings.num_steps, settings.cfg_strength)
 
     @property
     def sample_rate(self) -> int:
