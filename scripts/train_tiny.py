@@ -9,7 +9,8 @@
 
 Stages, in their order: data (clips rendered to memory-mapped files), vae, vocoder (a small BigVGAN, compared with
 Griffin-Lim), clip, sync (the picture predicts its sound and events), features (by the code of
-scripts/extract_features.py), flow, ema (the averaging length with the lowest validation loss), evaluate, pack (into
+scripts/extract_features.py), flow, ema (the averaging length with the lowest validation loss), guided and few (the
+distillation of docs/few_steps.md; what the network has beyond its teacher becomes a small file), evaluate, pack (into
 mmaudio/bundled, with a model card).
 
 Every stage goes on where it was, and is passed over when it is done, so killing and starting again is always safe.
@@ -44,6 +45,8 @@ from mmaudio.console import error_line, expected_errors, log
 from mmaudio.data.clip_cache import CacheSpec, CacheWriter, ClipCache
 from mmaudio.data.manifest import ManifestError
 from mmaudio.data.parts import ExtractionError, write_text
+from mmaudio.evaluation.model_card import FEW_RUNS, model_card, read_record
+from mmaudio.model.difference import save_difference
 from mmaudio.stage import STAGE_VERSION, render_clip, split_seeds
 from mmaudio.variants import VARIANTS
 from mmaudio.weights import BUNDLED_DIR, WeightError, fingerprint, read_metadata, read_state, save_safetensors
@@ -55,6 +58,7 @@ RENDER_SIZE = 112  # pixels; stored at the encoders' size, by the resizing that 
 SEED = 0
 SIGMA_RELS = (0.03, 0.05, 0.075, 0.1, 0.15, 0.2)  # averaging lengths that `ema` tries
 MOST_BYTES = 40_000_000  # of the bundled files
+FEW_RANK = 32  # of the changes that make the network one for few steps: what there is room for
 STOPPED = 130
 
 
@@ -82,6 +86,8 @@ BUDGETS = {
             "clip": Plan(128, 1500, 1e-3),
             "sync": Plan(32, 12000, 1.5e-3),
             "flow": Plan(16, 3800, 1.5e-3),
+            "guided": Plan(16, 80, 3e-4),
+            "few": Plan(4, 130, 3e-4),
         },
         evaluated=200,
     ),
@@ -94,6 +100,8 @@ BUDGETS = {
             "clip": Plan(256, 1500, 1e-3),
             "sync": Plan(128, 3000, 1e-3),
             "flow": Plan(128, 8000, 2e-3),
+            "guided": Plan(128, 1500, 3e-4),
+            "few": Plan(64, 4000, 3e-4),
         },
         evaluated=200,
     ),
@@ -107,6 +115,8 @@ SETTINGS = {  # of each network's run, beyond the plan: differences from configs
     "clip": {"task": {"jitter": True}, "precision": "bf16"},
     "sync": {"task": {"stage": "sound", "segments": 1, "events": True}, "precision": "bf16"},
     "flow": {"precision": "bf16", "optimizer": {"schedule": "cosine"}},
+    "guided": {"task": {"stage": "guidance"}, "optimizer": {"warmup": 10}, "validate_every": 0},  # 0: at the end alone
+    "few": {"task": {"steps": [1, 2, 4], "teacher_steps": 8}, "optimizer": {"warmup": 10}, "validate_every": 0},
 }
 
 
@@ -141,7 +151,9 @@ class Job:
     def result(self, name: str) -> Path:
         """What a run writes at its end."""
         names = {part: file.name for part, file in TINY.files.present.items()} | {
-            "vocoder": f"{TINY.name}_vocoder.safetensors"
+            "vocoder": f"{TINY.name}_vocoder.safetensors",
+            "guided": f"{TINY.name}_guided.safetensors",
+            "few": f"{TINY.name}_few_step.safetensors",
         }
         return self.run(name) / "weights" / names[{"flow": "network", "heard": "vae"}.get(name, name)]
 
@@ -208,7 +220,9 @@ def shrink(video: np.ndarray) -> np.ndarray:
     """(T, H, W, 3) uint8 to (T, SIZE, SIZE, 3)."""
     from mmaudio.features.frames import sync_frame
 
-    return sync_frame(SIZE)(torch.from_numpy(video).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
+    resize = sync_frame(SIZE)
+    frames = [resize(frame) for frame in torch.from_numpy(video).permute(0, 3, 1, 2)]
+    return torch.stack(frames).permute(0, 2, 3, 1).numpy()
 
 
 # ---- networks
@@ -278,7 +292,7 @@ def vae(job: Job) -> None:
 def vocoder(job: Job) -> None:
     """Not bundled unless it wins: `vocoders.json` says."""
     path = train_network(job, "vocoder", caches(job, "train", "train_audio"), caches(job, "val"))
-    if read_json(job.work / "vocoders.json").get("made_of") != fingerprint(path):
+    if read_record(job.work / "vocoders.json").get("made_of") != fingerprint(path):
         compare_vocoders(job, path)
 
 
@@ -353,9 +367,12 @@ def stores(job: Job, *splits: str) -> list[dict]:
     return [{"store": str(job.store(split))} for split in splits]
 
 
+def flow_stores(job: Job) -> tuple[list[dict], list[dict]]:
+    return stores(job, "train", "train_audio"), stores(job, "val")
+
+
 def flow(job: Job) -> None:
-    data = stores(job, "train", "train_audio"), stores(job, "val")
-    train_network(job, "flow", *data, start=("flow", job.start) if job.start else None)
+    train_network(job, "flow", *flow_stores(job), start=("flow", job.start) if job.start else None)
 
 
 def ema(job: Job) -> None:
@@ -394,29 +411,57 @@ def ema(job: Job) -> None:
     publish(job, result, state.task.export(averages[best]), sigma_rel=str(best), made_of=made_of, rounds=rounds)
 
 
+def guided(job: Job) -> None:
+    train_network(job, "guided", *flow_stores(job), start=("distill", job.weights / TINY.files.network.name))
+
+
+def few(job: Job) -> None:
+    """Trained whole, and bundled as the strongest directions of its changes: all of it would not fit."""
+    result = train_network(job, "few", *flow_stores(job), start=("distill", job.result("guided")))
+    if job.rank:
+        return
+    teacher, target = job.weights / TINY.files.network.name, job.weights / TINY.few_step.name
+    made_of = {"made_of": fingerprint(result), "base": fingerprint(teacher), "rank": str(FEW_RANK)}
+    if target.exists() and made_of.items() <= read_metadata(target).items():
+        log(f"few: is done ({target})")
+        return
+    lost = save_difference(target, result, teacher, FEW_RANK, made_of=made_of["made_of"])
+    size = target.stat().st_size
+    write_json(job.work / "few_step.json", {"rank": FEW_RANK, "lost": lost, "bytes": size})
+    log(f"rank {FEW_RANK}: {size / 1e6:.1f} MB, without {lost:.1%} of the change")
+
+
 # ---- evaluation and packing
 
 
 def evaluate(job: Job) -> None:
-    script = Path(__file__).with_name("evaluate_stage.py")
-    newest = max(path.stat().st_mtime for path in job.weights.glob("*.safetensors"))
+    network, with_few = job.weights / TINY.files.network.name, (job.weights / TINY.few_step.name).exists()
     for split in ("test", "test_hard"):
-        path = job.work / f"{split}.json"
-        if path.exists() and path.stat().st_mtime > newest:
-            log(f"evaluate: is done ({path})")
-            continue
-        words = [
-            "--variant", TINY.name, "--weights_dir", job.weights, "--split", split,
-            "--count", job.budget.evaluated, "--seed", 0, "--work", job.work / "evaluation", "--json", path,
-        ]  # fmt: skip
-        done = subprocess.run([sys.executable, script, *map(str, words)])
-        if done.returncode:
-            raise SystemExit(done.returncode)
+        evaluate_rows(job, split, split, "--variant", TINY.name)
+        for name, steps, plain in FEW_RUNS.values() if with_few else ():
+            variant = network if plain else TINY.name  # by its path a network has nothing beside it
+            words = ("--variant", variant, "--num_steps", steps, "--rows", "variant")
+            evaluate_rows(job, split, f"{split}_{name}", *words)
+
+
+def evaluate_rows(job: Job, split: str, name: str, *words) -> None:
+    """By scripts/evaluate_stage.py into WORK/NAME.json, unless that is newer than all weights."""
+    path = job.work / f"{name}.json"
+    if path.exists() and path.stat().st_mtime > max(x.stat().st_mtime for x in job.weights.glob("*.safetensors")):
+        log(f"evaluate: is done ({path})")
+        return
+    words = [
+        Path(__file__).with_name("evaluate_stage.py"), *words, "--weights_dir", job.weights, "--split", split,
+        "--count", job.budget.evaluated, "--seed", 0, "--work", job.work / "evaluation", "--json", path,
+    ]  # fmt: skip
+    done = subprocess.run([sys.executable, *map(str, words)])
+    if done.returncode:
+        raise SystemExit(done.returncode)
 
 
 def pack(job: Job) -> None:
     """The half-precision files into the package, and a card that says where they come from."""
-    names = [file.name for file in TINY.files.present.values()]
+    names = [file.name for file in (*TINY.files.present.values(), TINY.few_step)]
     missing = [name for name in names if not (job.weights / name).exists()]
     if missing:
         raise WeightError(f"{job.weights / missing[0]}: is not there; run the stages before")
@@ -427,88 +472,9 @@ def pack(job: Job) -> None:
     job.out.mkdir(parents=True, exist_ok=True)
     for name in names:
         shutil.copyfile(job.weights / name, job.out / name)
-    (job.out / "MODEL_CARD.md").write_text(model_card(job, names), encoding="utf-8")
+    card = model_card(job.work, names, job.name, SEED, **dataclasses.asdict(job.budget))
+    (job.out / "MODEL_CARD.md").write_text(card, encoding="utf-8")
     log(f"pack: {size / 1e6:.1f} MB in {job.out}")
-
-
-def model_card(job: Job, names: list[str]) -> str:
-    """From what the stages recorded, and nothing else."""
-    clips, sounds = job.budget.clips["train"], job.budget.clips["train_audio"]
-    seconds = read_json(job.work / "seconds.json")
-    lines = [
-        "# tiny_16k",
-        "",
-        f"The bundled model: {', '.join(names)}; MIT. Made by `python scripts/train_tiny.py --budget {job.name}`; this "
-        "card was written by its last stage.",
-        "",
-        f"**Data.** Foley Stage, version {STAGE_VERSION}, clips of 8 s: {clips} of split `train` with picture, sound "
-        f"and up to three captions each, and {sounds} of split `train_audio` with sound and captions alone; "
-        f"{job.budget.clips['val']} of split `val` to choose the averaging length. Nothing else: no recording, no "
-        "pretrained weight.",
-        "",
-        f"**Training.** Each network from scratch, seed {SEED}.",
-        "",
-        "| network | batch | steps | peak learning rate | hours here | last training loss | last validation loss |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, plan in job.budget.plans.items():
-        if not (losses := last_losses(job.run(name) / "stats.jsonl")):
-            continue  # kept from an earlier round, or left out
-        hours = f"{seconds.get(name, 0) / 3600:.2f}"
-        cells = [name, plan.batch, plan.steps, f"{plan.lr:g}", hours, losses.get("train"), losses.get("validation")]
-        lines.append("| " + " | ".join(f"{x:.4f}" if isinstance(x, float) else str(x) for x in cells) + " |")
-    lines += ["", f"All stages of this round took {sum(seconds.values()) / 3600:.1f} hours on {machine()}."]
-    if rounds := read_metadata(job.weights / TINY.files.network.name).get("rounds"):
-        lines += [f"The flow network saw, in steps x clips: {rounds}."]
-    if chosen := read_json(job.work / "ema.json"):
-        lines += [f"It is the average of length sigma_rel {chosen['chosen']:g}."]
-    if compared := read_json(job.work / "vocoders.json"):
-        lines += ["", f"**Vocoders** on held-out mel spectrograms; {compared['best']} is the better one.", ""]
-        lines += table(compared["figures"])
-    for split in ("test", "test_hard"):
-        if figures := read_json(job.work / f"{split}.json"):
-            lines += [
-                "",
-                f"**Split {split}**, {job.budget.evaluated} clips, seed 0, by `scripts/evaluate_stage.py`.",
-                "",
-            ]
-            lines += table(figures["rows"])
-    lines += [
-        "",
-        "**Limits.** It knows the simulated world alone: its sounds and pictures, at 8 s, 25 frames a second and "
-        f"{SIZE} pixels. On other videos it makes such sounds in time with sudden motion; it knows no speech and no "
-        "music. Its sound passes a small VAE and Griffin-Lim, and is coarse beside the big models'.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def machine() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
-
-
-def last_losses(path: Path) -> dict[str, float]:
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return {line["kind"]: line["loss"] for line in lines if line.get("loss") is not None}
-
-
-def table(rows: dict[str, dict]) -> list[str]:
-    """Markdown of rows of figures; a figure is a number, or one with its bootstrap interval."""
-    columns = list(next(iter(rows.values())))
-    lines = ["| | " + " | ".join(columns).replace("|lag|", "lag") + " |", "|---" * (len(columns) + 1) + "|"]
-    return lines + [
-        f"| {name} | " + " | ".join(cell(row.get(key)) for key in columns) + " |" for name, row in rows.items()
-    ]
-
-
-def cell(figure: float | dict | None) -> str:
-    if isinstance(figure, dict):
-        whole = figure["value"] is not None
-        return f"{cell(figure['value'])} ({cell(figure['low'])} to {cell(figure['high'])})" if whole else "-"
-    return "-" if figure is None else f"{figure:.3f}"
-
-
-def read_json(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -519,10 +485,10 @@ def write_json(path: Path, content: dict) -> None:
 
 STAGES: dict[str, Callable[[Job], None]] = {
     "data": data, "vae": vae, "vocoder": vocoder, "clip": clip, "sync": sync, "features": features, "flow": flow,
-    "ema": ema, "evaluate": evaluate, "pack": pack,
+    "ema": ema, "guided": guided, "few": few, "evaluate": evaluate, "pack": pack,
 }  # fmt: skip
 TRAINED_ONCE = ("vae", "vocoder", "clip", "sync")  # what --go-on keeps as it is
-SHARED = ("vae", "clip", "sync", "features", "flow")  # what torchrun's processes can do together
+SHARED = ("vae", "clip", "sync", "features", "flow", "guided", "few")  # what torchrun's processes can do together
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -617,7 +583,7 @@ def timed(job: Job, name: str) -> Iterator[None]:
         yield
     finally:
         if job.rank == 0:
-            seconds = read_json(job.work / "seconds.json")
+            seconds = read_record(job.work / "seconds.json")
             seconds[name] = seconds.get(name, 0.0) + time.monotonic() - began
             write_json(job.work / "seconds.json", seconds)
 
