@@ -60,8 +60,8 @@ def model_card(
         lines += [f"It is the average of length sigma_rel {chosen['chosen']:g}."]
     if few := read_record(work / "few_step.json"):
         lines += [
-            f"Few steps are made by changes of rank {few['rank']} to its weights ({few['bytes'] / 1e6:.1f} MB), without "
-            f"{few['lost']:.1%} of the changes that were trained (root of squares)."
+            f"Few steps are made by changes of rank {few['rank']} to its weights ({few['bytes'] / 1e6:.1f} MB), "
+            f"without {few['lost']:.1%} of the changes that were trained (root of squares)."
         ]
     if compared := read_record(work / "vocoders.json"):
         lines += ["", f"**Vocoders** on held-out mel spectrograms; {compared['best']} is the better one.", ""]
