@@ -120,8 +120,8 @@ TINY_16K = Variant(
         frame_size=64,
     ),
     sync=SynchformerConfig(embed_dim=128, depth=4, num_heads=4, frame_size=64),
-    sync_audio=SynchformerAudioConfig(embed_dim=128, depth=4, num_heads=4),
-    sync_head=OffsetHeadConfig(embed_dim=128, num_heads=4),
+    sync_audio=SynchformerAudioConfig(embed_dim=128, depth=1, num_heads=4),
+    sync_head=OffsetHeadConfig(embed_dim=128),
     files=Files(*(_bundled(part) for part in ("network", "vae")), None, *(_bundled(part) for part in ("clip", "sync"))),
     licence="MIT",
     pad_to=SPEC_16K.duration,  # its training saw no other length

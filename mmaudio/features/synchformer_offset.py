@@ -130,8 +130,12 @@ class Synchformer(nn.Module):
         self.head = OffsetHead(config.head)
 
     def forward(self, frames: Tensor, waveform: Tensor) -> Tensor:
-        """uint8 frames at 25 fps (B, 120, 3, H, W) and sound at 16 kHz (B, 76800) to the head's output."""
-        video = self.visual(self.visual.segment(sync_normalize(frames)))  # (B, 14, 8, D)
+        """uint8 frames at 25 fps (B, 120, 3, H, W) and sound at 16 kHz (B, 76800) to the head's output.
+
+        Or features (B, 14, 8, D) in place of the frames, as `visual` made them.
+        """
+        whole = frames.dtype == torch.uint8
+        video = self.visual(self.visual.segment(sync_normalize(frames))) if whole else frames  # (B, 14, 8, D)
         return self.head(video, self.audio(mel_segments(waveform)))
 
 

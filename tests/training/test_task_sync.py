@@ -146,7 +146,7 @@ def test_offsets_follow_the_grid(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"stage": "third"}, "task.stage must be one of sound, contrastive, offset, got 'third'"),
+        ({"stage": "third"}, "task.stage must be one of sound, contrastive, hearing, offset, got 'third'"),
         ({"segments": 0}, "task.segments must be above zero, got 0"),
         ({"segments": 25}, "task.duration is 8 s, but 25 segments need 8.32 s"),
         ({"stage": "offset", "frozen": [], "duration": 6.0}, "14 segments and the offsets need 6.8 s"),

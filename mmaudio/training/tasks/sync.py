@@ -1,10 +1,13 @@
 """Synchformer, on videos with sound, in two stages: contrastive segments, then offset classes (Iashin et al., 2024).
 
 The first stage teaches the encoders which sound belongs to which 0.64 s of picture; the second puts the head on top,
-which tells by how much sound and picture are apart. Small models on small machines learn next to nothing from either:
-for them a stage of our own comes before, or alone, in which the picture predicts its sound (`sync_sound`).
+which tells by how much sound and picture are apart. Small models on small machines learn next to nothing from either.
+For them there are two stages of our own: the picture predicts its sound (`sync_sound`), which is all that the flow
+network needs, and then the audio half and the head's projections learn the same from the sound (`sync_hearing`), in
+place of the contrastive stage.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -23,7 +26,7 @@ from mmaudio.features.synchformer_audio import SAMPLE_RATE
 from mmaudio.features.synchformer_offset import MAX_OFFSET, NUM_OFFSETS, PARTS, OffsetHead, Synchformer, official_key
 from mmaudio.media import read_video
 from mmaudio.media.video import SYNC_FPS
-from mmaudio.training.config import TrainConfig
+from mmaudio.training.config import DataEntry, TrainConfig
 from mmaudio.training.task import Draw, Losses, Nets, Task
 from mmaudio.training.tasks.setup import (
     chosen_variant,
@@ -34,12 +37,14 @@ from mmaudio.training.tasks.setup import (
     start_weights,
     task_options,
 )
+from mmaudio.training.tasks.sync_features import StoredFeatures, stored_features
+from mmaudio.training.tasks.sync_hearing import AnsweringHead, hearing_loss
 from mmaudio.training.tasks.sync_sound import SoundLoss, SoundReadout, known_events, short_attention
 from mmaudio.variants import Variant
 from mmaudio.weights import WeightError, load_strict
 
 PART = "sync"
-STAGES = ("sound", "contrastive", "offset")
+FROZEN = {"sound": [], "contrastive": [], "hearing": ["visual"], "offset": ["visual", "audio"]}  # by default
 ENCODERS = ("visual", "audio")
 FRAMES_PER_STEP = 8  # a segment is 16 frames, one begins every 8
 SAMPLES_PER_FRAME = SAMPLE_RATE // SYNC_FPS
@@ -49,11 +54,11 @@ START_SCALE, MAX_SCALE = 1 / 0.07, 100.0  # of the cosines
 
 @dataclass
 class Options:
-    stage: str = "contrastive"  # sound, contrastive, offset
+    stage: str = "contrastive"  # sound, contrastive, hearing, offset
     segments: int = 14  # of a training example, each 0.64 s, one every 0.32 s; offset always takes 14
     duration: float = 8.0  # seconds from a clip's start on that examples are cut from
     events: bool = False  # sound: also learn what clip caches of simulated clips list (kind and material, by frame)
-    frozen: list[str] | None = None  # of visual, audio: stay as `weights` has them; None: both for offset, else none
+    frozen: list[str] | None = None  # of visual, audio: stay as `weights` has them; None: see FROZEN
 
 
 def build(config: TrainConfig, device: torch.device) -> Task:
@@ -64,27 +69,35 @@ def build(config: TrainConfig, device: torch.device) -> Task:
     """
     options = task_options(Options, config)
     positive(segments=options.segments, duration=options.duration)
-    if options.stage not in STAGES:
-        raise ValueError(f"task.stage must be one of {', '.join(STAGES)}, got {options.stage!r}")
+    if options.stage not in FROZEN:
+        raise ValueError(f"task.stage must be one of {', '.join(FROZEN)}, got {options.stage!r}")
     variant = chosen_variant(config)
     offset = options.stage == "offset"
     if options.events and options.stage != "sound":
         raise ValueError("task.events is for task.stage=sound")
     segments = variant.sync_head.segments if offset else options.segments
-    read = ReadSpan(variant.sync.frame_size, segments, options.duration, offset, options.events)
+    frozen = FROZEN[options.stage] if options.frozen is None else options.frozen
+    entries = [*config.data.train, *config.data.validation]
+    stored = stored_features(entries, variant.sync.tokens_per_segment)
+    if stored is not None and "visual" not in frozen:
+        raise ValueError("a store beside a manifest is for a frozen visual half: set task.frozen=[visual] too")
+    read = ReadSpan(variant.sync.frame_size, segments, options.duration, offset, options.events, stored)
     if read.needed > options.duration * SYNC_FPS:
         raise ValueError(
             f"task.duration is {options.duration:g} s, but {segments} segments{' and the offsets' if offset else ''} "
             f"need {read.needed / SYNC_FPS:g} s"
         )
-    train = media_clips(config.data.train, read, SpanBatch)
-    validation = media_clips(config.data.validation, read, SpanBatch) if config.data.validation else None
+    train = media_clips(manifests(config.data.train, stored), read, SpanBatch)
+    held_out = manifests(config.data.validation, stored)
+    validation = media_clips(held_out, read, SpanBatch) if held_out else None
 
     torch.manual_seed(config.seed)
     network = build_network(variant, options)
     start = start_weights(config, PART)
     loaded = load_parts(network, *start) if start else set()
-    freeze(network, (list(ENCODERS) if offset else []) if options.frozen is None else options.frozen, loaded)
+    freeze(network, frozen, loaded)
+    if stored is not None:
+        stored.check(network.visual, train.rows[0], read.frames(train.rows[0]))
     return Task(
         name="sync",
         network=network.to(device),
@@ -105,7 +118,14 @@ def build_network(variant: Variant, options: Options) -> nn.Module:
     network = Synchformer(variant.synchformer)
     if options.stage == "contrastive":
         network.head = ContrastiveHead(variant.sync_head.embed_dim)
+    elif options.stage == "hearing":
+        network.head = AnsweringHead(variant.sync_head)
     return network
+
+
+def manifests(entries: list[DataEntry], stored: StoredFeatures | None) -> list[DataEntry]:
+    """The entries without their stores, if these are used: an entry is either otherwise."""
+    return entries if stored is None else [dataclasses.replace(entry, store=None) for entry in entries]
 
 
 # ---- data
@@ -113,7 +133,7 @@ def build_network(variant: Variant, options: Options) -> nn.Module:
 
 @dataclass
 class SpanBatch(TensorBatch):
-    frames: Tensor  # (B, T, 3, H, W) uint8 at 25 fps
+    frames: Tensor  # (B, T, 3, H, W) uint8 at 25 fps, or their features (B, S, 8, D)
     audio: Tensor  # (B, N) float32 at 16 kHz, as long as the frames
     target: Tensor  # (B,) int64: class of the offset in `offset_grid`
     events: Tensor  # (B, T, 1 + LABELS) of `known_events`; (B, T, 0) if they are not asked for
@@ -121,13 +141,22 @@ class SpanBatch(TensorBatch):
 
 @dataclass(frozen=True)
 class ReadSpan:
-    """A `ReadClip`: picture and sound of a random span, in step or apart by a random offset of the grid."""
+    """A `ReadClip`: picture and sound of a random span, in step or apart by a random offset of the grid.
+
+    Stored features are those of a clip's segments, so that spans of them begin with one.
+    """
 
     frame_size: int  # pixels
     segments: int
     duration: float  # seconds
     offset: bool
     events: bool = False
+    stored: StoredFeatures | None = None  # in place of pictures
+
+    @property
+    def step(self) -> int:
+        """Frames between the places where a span can begin."""
+        return 1 if self.stored is None else FRAMES_PER_STEP
 
     @property
     def length(self) -> int:
@@ -137,42 +166,47 @@ class ReadSpan:
     @property
     def needed(self) -> int:
         """Frames of a clip: any span at any offset must find its sound."""
-        return self.length + (NUM_OFFSETS // 2 * FRAMES_PER_CLASS if self.offset else 0)
+        return self.length + (NUM_OFFSETS // 2 * FRAMES_PER_CLASS + self.step - 1 if self.offset else 0)
 
     def __call__(self, row: Row, rng: np.random.Generator) -> dict[str, Tensor]:
-        frames, audio = self.clip(row)
+        seen, audio = self.clip(row)
+        frames = len(audio) // SAMPLES_PER_FRAME
         target = int(rng.integers(NUM_OFFSETS)) if self.offset else NUM_OFFSETS // 2
         early = (target - NUM_OFFSETS // 2) * FRAMES_PER_CLASS  # frames by which the sound is too early
-        start = int(rng.integers(max(0, -early), len(frames) - self.length - max(0, early) + 1))
+        first, last = -(-max(0, -early) // self.step), (frames - self.length - max(0, early)) // self.step
+        place = int(rng.integers(first, last + 1))
+        start = place * self.step
         heard = (start + early) * SAMPLES_PER_FRAME
-        events = self.known(row, len(frames))
+        events = self.known(row, frames)
+        length = self.length if self.stored is None else self.segments
         return {
-            "frames": frames[start : start + self.length].clone(),  # else the whole clip travels between processes
+            "frames": seen[place : place + length].clone(),  # else the whole clip travels between processes
             "audio": audio[heard : heard + self.length * SAMPLES_PER_FRAME].clone(),
             "target": torch.tensor(target),
             "events": events[start : start + self.length].clone(),
         }
 
     def clip(self, row: Row) -> tuple[Tensor, Tensor]:
-        """The clip's frames (T, 3, H, W) and mono sound (640 T,), cut to the shorter of the two.
+        """The clip's frames (T, 3, H, W), or features of them, and mono sound (640 T,), cut to the shorter of the two.
 
         Raises:
             MediaError: it cannot be read, or lacks picture or sound.
             ClipError: too short.
         """
-        frames = self.frames(row)
+        seen = self.frames(row) if self.stored is None else self.stored(row)
+        frames = len(seen) if self.stored is None else FRAMES_PER_STEP * (len(seen) + 1)
         sound, rate = read_sound(row, self.duration)
         try:
             audio = resample(sound.mean(0), rate, SAMPLE_RATE)
         except ClipError as error:
             raise ClipError(f"{row.path}: {error}") from None
-        length = min(len(frames), len(audio) // SAMPLES_PER_FRAME)
+        length = min(frames, len(audio) // SAMPLES_PER_FRAME)
         if length < self.needed:
             raise ClipError(
                 f"{row.path}: has {length / SYNC_FPS:g} s of picture and sound from {row.start:g} s on, "
                 f"needs {self.needed / SYNC_FPS:g} s; leave clip {row.id} out"
             )
-        return frames[:length], audio[: length * SAMPLES_PER_FRAME]
+        return seen[:length], audio[: length * SAMPLES_PER_FRAME]
 
     def known(self, row: Row, frames: int) -> Tensor:
         if not self.events:
@@ -245,7 +279,7 @@ def offset_loss(nets: Nets, batch: SpanBatch, draw: Draw) -> Losses:
     return Losses(F.cross_entropy(logits, batch.target), parts)
 
 
-LOSSES = {"contrastive": contrastive_loss, "offset": offset_loss}
+LOSSES = {"contrastive": contrastive_loss, "hearing": hearing_loss, "offset": offset_loss}
 
 
 # ---- weights
