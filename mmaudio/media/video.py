@@ -100,14 +100,14 @@ def read_video(
         raise MediaError(beyond)
 
     covered = min(limit, len(clip) / CLIP_FPS, len(sync) / SYNC_FPS)
-    if rule == "nearest" and duration and all(len(t) >= int(t.picker.rate * duration) for t in (clip, sync)):
+    if rule == "nearest" and duration and all(len(t) >= int(t.picker.rate * exact(duration)) for t in (clip, sync)):
         covered = duration  # as at 8 fps the end of 4.8 s, 38.4 frames: slots are rounded
     if info.duration and end < min(limit, info.duration - start - HEADER_SLACK):
         damage.append(f"ends after {start + end:.2f} s although its header says {info.duration:.2f} s")
     if damage and covered < min(MIN_SALVAGE, limit):
         raise MediaError(f"{path}: is damaged, only {covered:.2f} s can be decoded ({damage[0]}); download it again")
     warnings = _warnings(info, duration, start, covered, end, damage, jumped)
-    clip_count, sync_count = int(CLIP_FPS * covered), int(SYNC_FPS * covered)
+    clip_count, sync_count = (int(rate * exact(covered)) for rate in (CLIP_FPS, SYNC_FPS))  # 25 * 9.28 is below 232
     return VideoFrames(
         clip=clip.first(clip_count),
         sync=sync.first(sync_count),

@@ -60,7 +60,7 @@ def test_constant_rates(folder, rule, fps, seconds):
         assert frames.duration == seconds  # the last frame counts with its full length
 
 
-@pytest.mark.parametrize("frames", [120, 89])  # 38.4 and 28.48 at 8 fps: the end is rounded down there
+@pytest.mark.parametrize("frames", [120, 89, 232])  # at 8 fps 38.4, 28.48 and 74.24; 25 * 9.28 is a little below 232
 def test_a_video_exactly_as_long_as_asked_gives_all_its_frames(folder, frames):
     path = write_video(folder / f"odd{frames}.mp4", cfr(frames, 25), rate=25)
     found = read_video(path, frames / 25, rule="nearest")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mmaudio.data.preparation import resampling_problem
+from mmaudio.media.container import exact
 
 
 def resample(samples: Tensor, rate: int, new_rate: int) -> Tensor:
@@ -22,14 +23,14 @@ def resample(samples: Tensor, rate: int, new_rate: int) -> Tensor:
 
 
 def mono(samples: Tensor, rate: int, new_rate: int, duration: float, centred: bool = False) -> Tensor:
-    """(C, N) to the mean of the channels at `new_rate`, (M,): its first int(new_rate * duration) samples at most.
+    """(C, N) to the mean of the channels at `new_rate`, (M,): its first floor(new_rate * duration) samples at most.
 
     `centred` takes away the mean of the whole file, before the cut: preparation A of the published figures.
     """
     wave = samples.mean(0)
     if centred:
         wave = wave - wave.mean()
-    return resample(wave, rate, new_rate)[: int(new_rate * duration)]
+    return resample(wave, rate, new_rate)[: int(new_rate * exact(duration))]
 
 
 @lru_cache(maxsize=8)

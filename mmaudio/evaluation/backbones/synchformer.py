@@ -14,6 +14,7 @@ from mmaudio.features.frames import sync_frame
 from mmaudio.features.synchformer_audio import SAMPLE_RATE
 from mmaudio.features.synchformer_offset import Synchformer, SynchformerModelConfig, offset_grid, own_key
 from mmaudio.media import read_video
+from mmaudio.media.container import exact
 from mmaudio.media.video import SYNC_FPS
 
 OFFICIAL = SynchformerModelConfig()
@@ -38,7 +39,7 @@ class SynchformerBackbone(Loaded):
         Raises:
             ValueError: shorter than `duration`, under one segment, or a sample rate that cannot be resampled.
         """
-        wave, needed = mono(samples, sample_rate, SAMPLE_RATE, duration), int(SAMPLE_RATE * duration)
+        wave, needed = mono(samples, sample_rate, SAMPLE_RATE, duration), int(SAMPLE_RATE * exact(duration))
         if len(wave) < needed:
             raise ValueError(f"has {len(wave)} samples of sound at 16 kHz, Synchformer needs {needed}")
         return {"features": self.network.audio.encode(wave[None])[0].cpu().numpy()}
@@ -58,7 +59,7 @@ class SynchformerBackbone(Loaded):
             clip_transform=lambda frame: frame[:, :1, :1],  # 8 fps are not used here
             sync_transform=sync_frame(visual.config.frame_size),
         ).sync
-        needed = int(SYNC_FPS * duration)
+        needed = int(SYNC_FPS * exact(duration))
         if len(frames) < needed:
             raise ValueError(f"has {len(frames)} pictures at {SYNC_FPS} fps, Synchformer needs {needed}")
         features = visual.encode(frames[None])[0]  # (8 S, D)
