@@ -52,6 +52,16 @@ def initial_noise(seeds: list[int], shape: tuple[int, int], *, device, dtype: to
     return torch.cat(draws)
 
 
+def _times(t: Tensor, x: Tensor) -> Tensor:
+    """A time, or one for each sample, as (B,) on x's device.
+
+    A solver's one is on the CPU. It is not copied but written there: a copy would wait for what the device is doing.
+    """
+    if t.ndim == 0 and t.device.type == "cpu":
+        return torch.full((len(x),), t.item(), dtype=t.dtype, device=x.device)
+    return t.to(x.device).expand(len(x))
+
+
 def guided(net, conditions, null, cfg_strength: float, *, two_passes: bool = False) -> Velocity:
     """Classifier-free guidance: s v(conditions) + (1 - s) v(null); below 1 only the conditional prediction.
 
@@ -62,12 +72,12 @@ def guided(net, conditions, null, cfg_strength: float, *, two_passes: bool = Fal
         two_passes: evaluate the branches one after the other, at half the activation memory, instead of as one batch.
     """
     if cfg_strength < 1:
-        return lambda t, x: net.velocity(x, t.to(x.device).expand(x.shape[0]), conditions)
+        return lambda t, x: net.velocity(x, _times(t, x), conditions)
 
     if two_passes:
 
         def velocity(t: Tensor, x: Tensor) -> Tensor:
-            times = t.to(x.device).expand(x.shape[0])
+            times = _times(t, x)
             v, v_null = net.velocity(x, times, conditions), net.velocity(x, times, null)
             return cfg_strength * v + (1 - cfg_strength) * v_null
 
@@ -76,8 +86,7 @@ def guided(net, conditions, null, cfg_strength: float, *, two_passes: bool = Fal
     both = conditions.concat(null)
 
     def velocity(t: Tensor, x: Tensor) -> Tensor:
-        times = t.to(x.device).expand(x.shape[0]).repeat(2)
-        v, v_null = net.velocity(x, times, both).chunk(2)
+        v, v_null = net.velocity(x, _times(t, x).repeat(2), both).chunk(2)
         return cfg_strength * v + (1 - cfg_strength) * v_null
 
     return velocity
@@ -87,8 +96,7 @@ def averaged(net, conditions, step: float) -> Velocity:
     """What a few-step network predicts, the average velocity from t to t + step. Only Euler can follow it."""
 
     def velocity(t: Tensor, x: Tensor) -> Tensor:
-        t = t.to(x.device)
-        return net.velocity(x, t.expand(x.shape[0]), conditions, (t + step).clamp(max=1).expand(x.shape[0]))
+        return net.velocity(x, _times(t, x), conditions, _times((t + step).clamp(max=1), x))
 
     return velocity
 
@@ -110,7 +118,7 @@ def holding(velocity: Velocity, x0: Tensor, x1: Tensor, kept: Tensor) -> Velocit
     kept = kept[:, None]  # (L, 1)
 
     def held(t: Tensor, x: Tensor) -> Tensor:
-        on_path = interpolate(x0, x1, t.to(x0).expand(len(x0)))
+        on_path = interpolate(x0, x1, _times(t, x0).to(x0.dtype))
         return torch.where(kept, target_velocity(x0, x1), velocity(t, torch.where(kept, on_path, x)))
 
     return held
