@@ -84,6 +84,7 @@ def load(
     low_memory: bool = False,
     lora: str | os.PathLike | Sequence[str | os.PathLike] = (),
     lora_strength: float = 1.0,
+    compile: bool = False,
 ) -> Pipeline:
     """A `Pipeline` of a variant, ready to be called; see `Pipeline` for the arguments.
 
@@ -95,7 +96,9 @@ def load(
     """
     from mmaudio.weights import fetch
 
-    pipeline = Pipeline(variant, device, dtype, weights_dir, low_memory, lora=lora, lora_strength=lora_strength)
+    pipeline = Pipeline(
+        variant, device, dtype, weights_dir, low_memory, lora=lora, lora_strength=lora_strength, compile=compile
+    )
     for file in pipeline.variant.files.present.values():
         fetch(file, weights_dir)
     return pipeline

@@ -45,6 +45,7 @@ class DemoConfig:
     skip_video_composite: bool = False
     full_precision: bool = False
     low_memory: bool = False
+    compile: bool = False
     device: str | None = None
     weights_dir: str | None = None
     overwrite: bool = False
@@ -129,6 +130,9 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--device", help="cuda, cuda:1, mps or cpu; default: the best there is")
     model.add_argument("--full_precision", action="store_true", help="float32 also on a GPU")
     model.add_argument("--low_memory", action="store_true", help="keep one part of the model in memory at a time")
+    model.add_argument(
+        "--compile", action="store_true", help="slow to start and then faster, for many clips: torch.compile"
+    )
     sampling = parser.add_argument_group("sampling")
     sampling.add_argument(
         "--num_steps",
@@ -292,12 +296,15 @@ def generate(args: argparse.Namespace) -> int:
     dtype = torch.float32 if config.full_precision else None
     pipe = load(
         name, device, dtype, config.weights_dir, config.low_memory,
-        lora=config.lora, lora_strength=config.lora_strength,
+        lora=config.lora, lora_strength=config.lora_strength, compile=config.compile,
     )  # fmt: skip
     config.num_steps = pipe.variant.num_steps if config.num_steps is None else config.num_steps
     log(f"using {pipe.variant.name} on {pipe.device}, {str(pipe.dtype).removeprefix('torch.')}, seed {config.seed}")
     for path in config.lora:
         log(f"with the adapter {path}, times {config.lora_strength:g}")
+
+    if config.compile:
+        log("compiling: with every part and until two lengths have come up, this can take minutes")
 
     runner = Runner(pipe, config, results, **reading)
     runner.run(jobs)

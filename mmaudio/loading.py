@@ -12,9 +12,10 @@ from torch.overrides import TorchFunctionMode
 from mmaudio.codec.codec import AudioCodec
 from mmaudio.codec.fast_vocoder import fast_bigvgan
 from mmaudio.codec.mel import MelSpectrogram
-from mmaudio.codec.vae import VAE
+from mmaudio.codec.vae import VAE, MPConv1d
 from mmaudio.codec.vocoder import BigVGANConfig, GriffinLim, load_bigvgan
-from mmaudio.fast_conv import FastConv1d, FastConv1dChannelsFirst, suits
+from mmaudio.compilation import compile_part
+from mmaudio.fast_conv import MIN_CHANNELS, FastConv1d, FastConv1dChannelsFirst, suits
 from mmaudio.features.clip import build_text, build_vision
 from mmaudio.features.synchformer import SynchformerVisual
 from mmaudio.features.synchformer_offset import Synchformer, own_key
@@ -114,9 +115,12 @@ def load_codec(variant: Variant, weights_dir: WeightsDir = None, dtype: torch.dt
 
 def load_part(
     name: str, variant: Variant, weights_dir: WeightsDir, device: torch.device, dtype: torch.dtype, *,
-    lora: Sequence[str | os.PathLike] = (), lora_strength: float = 1.0, fast: bool = True,
+    lora: Sequence[str | os.PathLike] = (), lora_strength: float = 1.0, fast: bool = True, compiled: bool = False,
 ) -> nn.Module:  # fmt: skip
-    """One of `PARTS` on the device, in `dtype`. If it is `fast`, `speed_up` has been at it where it can be."""
+    """One of `PARTS` on the device, in `dtype`.
+
+    If it is `fast`, `speed_up` has been at it where it can be; encoders are never `compiled`.
+    """
     if name == "codec":  # folds weight norms in float32 before its cast
         part = load_codec(variant, weights_dir, dtype).to(device)
     elif name == "network":
@@ -128,6 +132,8 @@ def load_part(
         return load(variant, weights_dir).to(device, dtype)
     if fast and device.type == "cpu" and dtype == torch.float32:
         speed_up(part)
+    if compiled:
+        compile_part(part)
     return part
 
 
@@ -137,6 +143,10 @@ def speed_up(part: MMAudio | AudioCodec) -> None:
     The swapped weights take up to twice the memory, and the part's state is no longer that of its file.
     """
     if isinstance(part, AudioCodec):
+        for level in (part.vae.decoder.mid, part.vae.decoder.up):
+            for name, layer in list(level.named_modules()):
+                if _wide(layer):
+                    level.set_submodule(name, FastConv1dChannelsFirst(layer.weight))
         if not isinstance(part.vocoder, GriffinLim):
             fast_bigvgan(part.vocoder)
         return
@@ -145,6 +155,14 @@ def speed_up(part: MMAudio | AudioCodec) -> None:
             if suits(layer):
                 kind = FastConv1d if isinstance(layer, ChannelLastConv1d) else FastConv1dChannelsFirst
                 every_step.set_submodule(name, kind(layer.weight, layer.bias, layer.dilation[0]))
+
+
+def _wide(layer: nn.Module) -> bool:
+    """Whether it is one of the VAE's convolutions that gain by it."""
+    if not isinstance(layer, MPConv1d):
+        return False
+    *channels, kernel = layer.weight.shape
+    return kernel > 1 and min(channels) >= MIN_CHANNELS
 
 
 def load_clip_text(variant: Variant, weights_dir: WeightsDir = None) -> nn.Module:

@@ -46,6 +46,7 @@ class Pipeline:
         weights_dir: where to look for weight files first.
         low_memory: keep one part in memory at a time, run guidance as two passes, and on a CPU do without the faster
             convolutions, whose weights take more room.
+        compile: run network and codec through torch.compile: the first sounds take long, then it is faster.
         lora: files of adapters that are added to the network's weights, each times `lora_strength`.
         parts: modules to use in place of loaded ones, by their names in `part`; they are brought to device and dtype
             (themselves, not copies) and stay, whatever `low_memory` says.
@@ -68,13 +69,16 @@ class Pipeline:
         *,
         lora: str | os.PathLike | Sequence[str | os.PathLike] = (),
         lora_strength: float = 1.0,
+        compile: bool = False,
         parts: Mapping[str, nn.Module] | None = None,
     ):
         self.variant = variant if isinstance(variant, Variant) else get_variant(variant)
         self.device = torch.device(device) if device is not None else best_device()
         self.dtype = dtype or (torch.bfloat16 if self.device.type == "cuda" else torch.float32)
         self.weights_dir = weights_dir
-        self.low_memory = low_memory
+        self.low_memory, self.compile = low_memory, compile
+        if low_memory and compile:
+            raise ValueError("compile and low_memory exclude each other: what is dropped would be compiled again")
         self.timings: dict[str, float] = {}
         self._parts: dict[str, nn.Module] = {}
         self.lora = [lora] if isinstance(lora, str | os.PathLike) else list(lora)
@@ -101,7 +105,7 @@ class Pipeline:
             with self._timed(f"load {name}"):
                 self._parts[name] = load_part(
                     name, self.variant, self.weights_dir, self.device, self.dtype,
-                    lora=self.lora, lora_strength=self.lora_strength, fast=not self.low_memory,
+                    lora=self.lora, lora_strength=self.lora_strength, fast=not self.low_memory, compiled=self.compile,
                 )  # fmt: skip
         return self._parts[name]
 

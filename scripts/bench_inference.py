@@ -4,6 +4,7 @@
     python scripts/bench_inference.py --variant large_44k --device cuda --random_weights
     python scripts/bench_inference.py --variant large_44k --count
     python scripts/bench_inference.py --variant small_16k --random_weights --check --num_steps 4
+    python scripts/bench_inference.py --variant large_44k --device cuda --random_weights --compile
 
 The clip is a Foley Stage scene written to a temporary folder. The first run warms up and is not counted; the figures
 are medians. Beside each time stand the stage's arithmetic as the method defines it, the weights it reads, and its share
@@ -37,6 +38,7 @@ from mmaudio.codec.codec import AudioCodec
 from mmaudio.codec.mel import MelSpectrogram
 from mmaudio.codec.vae import VAE
 from mmaudio.codec.vocoder import BigVGANConfig, GriffinLim, build_bigvgan, fold_weight_norm
+from mmaudio.compilation import compile_part
 from mmaudio.features.clip import build_text, build_vision, causal_mask
 from mmaudio.features.synchformer import SynchformerVisual
 from mmaudio.loading import load_codec, load_network, speed_up
@@ -70,7 +72,8 @@ def random_codec(v: Variant) -> AudioCodec:
     return AudioCodec(MelSpectrogram(v.mel), VAE(v.vae).fold(), vocoder).eval().requires_grad_(False)
 
 
-def as_the_pipeline_has_it(part: MMAudio | AudioCodec, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def as_the_pipeline_has_it(part: MMAudio | AudioCodec, pipe: Pipeline) -> nn.Module:
+    device, dtype = pipe.device, pipe.dtype
     part = copy.deepcopy(part).to(device)
     if isinstance(part, AudioCodec):
         part.vae.to(dtype)
@@ -79,6 +82,8 @@ def as_the_pipeline_has_it(part: MMAudio | AudioCodec, device: torch.device, dty
         part.to(dtype)
     if device.type == "cpu" and dtype == torch.float32:
         speed_up(part)
+    if pipe.compile:
+        compile_part(part)
     return part
 
 
@@ -86,7 +91,7 @@ def randomise(pipe: Pipeline) -> None:
     """Put parts with random weights in place of loaded ones."""
     v = pipe.variant
     for name, part in (("network", random_network(v)), ("codec", random_codec(v))):
-        pipe._parts[name] = as_the_pipeline_has_it(part, pipe.device, pipe.dtype)
+        pipe._parts[name] = as_the_pipeline_has_it(part, pipe)
     encoders = {"clip_text": build_text(v.clip), "clip_vision": build_vision(v.clip), "sync": SynchformerVisual(v.sync)}
     for name, part in encoders.items():
         pipe._parts[name] = part.eval().requires_grad_(False).to(pipe.device, pipe.dtype)
@@ -160,8 +165,8 @@ def check(args, pipe: Pipeline) -> dict[str, dict[str, float]]:
     network = random_network(v) if args.random_weights else load_network(v, args.weights_dir)
     codec = random_codec(v) if args.random_weights else load_codec(v, args.weights_dir)
     pipe._parts = {
-        "network": as_the_pipeline_has_it(network, device, pipe.dtype),
-        "codec": as_the_pipeline_has_it(codec, device, pipe.dtype),
+        "network": as_the_pipeline_has_it(network, pipe),
+        "codec": as_the_pipeline_has_it(codec, pipe),
     }
     network, codec, c = network.to(device), codec.to(device), v.network
 
@@ -259,6 +264,7 @@ def main() -> int:
     parser.add_argument("--random_weights", action="store_true")
     parser.add_argument("--dtype", choices=list(DTYPES), default=None, help="default: bfloat16 on CUDA, else float32")
     parser.add_argument("--low_memory", action="store_true")
+    parser.add_argument("--compile", action="store_true", help="network and codec through torch.compile")
     parser.add_argument("--duration", type=float, default=8.0)
     parser.add_argument("--num_steps", type=int, default=25)
     parser.add_argument("--cfg_strength", type=float, default=4.5)
@@ -272,7 +278,7 @@ def main() -> int:
         parser.error("--low_memory loads its parts again and again: that needs files, not --random_weights")
 
     dtype = None if args.dtype is None else DTYPES[args.dtype]
-    pipe = Pipeline(args.variant, args.device, dtype, args.weights_dir, args.low_memory)
+    pipe = Pipeline(args.variant, args.device, dtype, args.weights_dir, args.low_memory, compile=args.compile)
     device = pipe.device
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
     report = {
@@ -281,6 +287,7 @@ def main() -> int:
         "dtype": str(pipe.dtype),
         "duration": args.duration,
         "num_steps": args.num_steps,
+        "compile": args.compile,
         "torch": torch.__version__,
     }
     print(f"{args.variant}, {args.duration:g} s, {args.num_steps} steps, {report['device']}, {pipe.dtype}")

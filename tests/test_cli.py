@@ -99,6 +99,11 @@ def test_the_bundled_model_does_without_heavy_packages(clip, tmp_path):
     assert not HEAVY & set(modules.split())
 
 
+def test_help_waits_for_no_package():
+    code = "import sys; from mmaudio.cli import main; sys.modules['torch'] = None; main(['--help'])"
+    subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=True)
+
+
 def test_settings_are_the_same_with_and_without_hydra():
     assert demo_config(Namespace(overrides=[])) == with_words([])
     assert demo_config(Namespace(overrides=["seed=7"])) == replace(with_words([]), seed=7)

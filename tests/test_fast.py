@@ -9,9 +9,11 @@ from torch import nn
 import mmaudio
 from mmaudio import flow, loading
 from mmaudio.codec import fast_vocoder
-from mmaudio.codec.fast_vocoder import AntiAliasedSnake, ChannelsLastConv, fast_bigvgan
-from mmaudio.codec.mel import MEL_16K
-from mmaudio.codec.vocoder import BigVGANConfig, build_bigvgan, fold_weight_norm
+from mmaudio.codec.codec import AudioCodec
+from mmaudio.codec.fast_vocoder import AntiAliasedSnake, ChannelsLastConv, Upsampling, fast_bigvgan
+from mmaudio.codec.mel import MEL_16K, MelSpectrogram
+from mmaudio.codec.vae import VAE, VAEConfig
+from mmaudio.codec.vocoder import BigVGANConfig, GriffinLim, GriffinLimConfig, build_bigvgan, fold_weight_norm
 from mmaudio.fast_conv import FastConv1d, FastConv1dChannelsFirst, suits, toom_cook
 from mmaudio.model.network import MMAudio, MMAudioConfig
 from mmaudio.sequence import SPEC_16K
@@ -93,9 +95,31 @@ def test_fast_vocoder(monkeypatch):
     assert 0.01 < wanted.abs().max() < 0.99  # neither silent nor at tanh's ends
     monkeypatch.setattr(fast_vocoder, "BLOCK", 1024)  # 8 frames of the first layers
     kinds = [type(module) for module in fast_bigvgan(vocoder).modules()]
-    for kind in (AntiAliasedSnake, ChannelsLastConv, FastConv1dChannelsFirst):
+    for kind in (AntiAliasedSnake, ChannelsLastConv, FastConv1dChannelsFirst, Upsampling):
         assert kind in kinds
     torch.testing.assert_close(vocoder(mel), wanted, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(8, 4, 2), (4, 2, 1), (7, 3, 2), (3, 3, 0)])
+@torch.inference_mode()
+def test_upsampling(kernel, stride, padding):
+    torch.manual_seed(kernel)
+    conv = nn.ConvTranspose1d(6, 5, kernel, stride, padding, bias=kernel != 3)
+    x = torch.randn(2, 6, 9)
+    torch.testing.assert_close(Upsampling(conv)(x), conv(x), rtol=0, atol=1e-6)
+
+
+@torch.inference_mode()
+def test_fast_vae():
+    torch.manual_seed(0)
+    vae = VAE(VAEConfig(mel_dim=128, latent_dim=20, width=64)).fold()  # levels of 64, 128 and 256 channels
+    vae.decoder.learnable_gain.fill_(0.5)
+    codec = AudioCodec(MelSpectrogram(MEL_16K), vae, GriffinLim(GriffinLimConfig(MEL_16K)))
+    latents = torch.randn(2, 9, 20)
+    wanted = codec.decode_mel(latents)
+    loading.speed_up(codec)
+    assert sum(isinstance(module, FastConv1d) for module in vae.decoder.modules()) == 4 + 2 * 6 + 1
+    torch.testing.assert_close(codec.decode_mel(latents), wanted, rtol=0, atol=1e-4)
 
 
 @torch.inference_mode()

@@ -84,11 +84,26 @@ class ChannelsLastConv(nn.Module):
         return F.conv2d(x, self.weight, self.bias, padding=self.padding, dilation=self.dilation).squeeze(2)
 
 
-class ChannelsLast(nn.Module):
-    """(B, C, T) as it is, but laid down channel-last."""
+class Upsampling(nn.Module):
+    """A transposed convolution (B, C, T) to (B, O, T') as products of matrices, each of one stride's taps."""
+
+    def __init__(self, conv: nn.ConvTranspose1d):
+        super().__init__()
+        (self.stride,), (padding,), (kernel,) = conv.stride, conv.padding, conv.kernel_size
+        self.begin, self.added = padding, kernel - self.stride - padding  # of the whole, in frames
+        weight = F.pad(conv.weight.detach(), (0, -kernel % self.stride)).transpose(1, 2)  # (C, K, O)
+        weight = weight.unflatten(1, (-1, self.stride)).transpose(0, 1).flatten(2)  # (strides, C, stride O)
+        bias = weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias.detach()
+        self.register_buffer("weight", weight.contiguous(), persistent=False)
+        self.register_buffer("bias", bias.repeat(self.stride), persistent=False)  # (stride O)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.transpose(1, 2).contiguous().transpose(1, 2)
+        x, length = x.transpose(1, 2), x.shape[2]  # (B, T, C)
+        y = self.bias.repeat(len(x), length + len(self.weight) - 1, 1)  # (B, T + strides - 1, stride O)
+        for i, taps in enumerate(self.weight):
+            y[:, i : i + length].baddbmm_(x, taps.expand(len(x), -1, -1))
+        y = y.unflatten(2, (self.stride, -1)).flatten(1, 2)  # (B, frames, O)
+        return y[:, self.begin : length * self.stride + self.added].transpose(1, 2)
 
 
 def fast_bigvgan(generator: nn.Module) -> nn.Module:
@@ -107,5 +122,5 @@ def fast_bigvgan(generator: nn.Module) -> nn.Module:
         elif isinstance(layer, nn.Conv1d):
             generator.set_submodule(name, ChannelsLastConv(layer))
         elif isinstance(layer, nn.ConvTranspose1d):
-            generator.set_submodule(name, nn.Sequential(layer, ChannelsLast()))
+            generator.set_submodule(name, Upsampling(layer))
     return generator
