@@ -40,4 +40,4 @@ def test_the_comparison(bench):
     words = ("--variant", "tiny_16k", "--random_weights", "--check", "--num_steps", "1", "--repeat", "1")
     report = bench(*words)["check"]
     assert report["solve"]["latents, largest difference"] < 1e-3 * report["solve"]["latents, root mean square"]
-    assert report["VAE"]["mel, mean difference"] == 0  # the same layers
+    assert report["VAE"]["mel, mean difference"] < 1e-4
