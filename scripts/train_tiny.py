@@ -84,7 +84,7 @@ BUDGETS = {
             "heard": Plan(16, 2500, 2e-3),
             "vocoder": Plan(8, 200, 1e-3),
             "clip": Plan(128, 1500, 1e-3),
-            "sync": Plan(32, 12000, 1.5e-3),
+            "sync": Plan(32, 20000, 1.5e-3),
             "flow": Plan(16, 3800, 1.5e-3),
             "guided": Plan(16, 80, 3e-4),
             "few": Plan(4, 130, 3e-4),
@@ -114,7 +114,7 @@ SETTINGS = {  # of each network's run, beyond the plan: differences from configs
     "vocoder": {"task": {"small": True, "frames": 32, "critic_width": 0.1}},
     "clip": {"task": {"jitter": True}, "precision": "bf16"},
     "sync": {"task": {"stage": "sound", "segments": 1, "events": True}, "precision": "bf16"},
-    "flow": {"precision": "bf16", "optimizer": {"schedule": "cosine"}},
+    "flow": {"task": {"drop": 0.2}, "precision": "bf16", "optimizer": {"schedule": "cosine"}},
     "guided": {"task": {"stage": "guidance"}, "optimizer": {"warmup": 10}, "validate_every": 0},  # 0: at the end alone
     "few": {"task": {"steps": [1, 2, 4], "teacher_steps": 8}, "optimizer": {"warmup": 10}, "validate_every": 0},
 }

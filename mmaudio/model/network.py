@@ -75,6 +75,7 @@ SIZES = {
         sync_dim=128,
         text_dim=64,
         sync_in_time=True,
+        unit_variance=True,
     ),
 }
 
