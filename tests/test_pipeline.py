@@ -133,7 +133,7 @@ def test_picture(pipe, tmp_path):
         pipe(image=torch.zeros(3, 2, 200, dtype=torch.uint8))
 
 
-@pytest.mark.parametrize("duration", [0, -1, float("nan"), float("inf"), 0.5, 10_000])
+@pytest.mark.parametrize("duration", [0, -1, float("nan"), float("inf"), 0.4, 10_000])
 def test_senseless_durations(pipe, duration):
     with pytest.raises(ValueError, match="duration"):
         pipe(prompt="x", duration=duration)
