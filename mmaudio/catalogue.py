@@ -52,7 +52,8 @@ def with_weights(name: str | os.PathLike) -> tuple[Variant | BackboneInfo, dict[
     if name in BACKBONES:
         return BACKBONES[name], {f"file {i}": file for i, file in enumerate(BACKBONES[name].files, 1)}
     variant = get_variant(name)
-    return variant, variant.files.present
+    beside = {"few": variant.few_step} if variant.few_step else {}
+    return variant, variant.files.present | beside
 
 
 def list_variants(weights_dir: str | os.PathLike | None = None) -> list[VariantInfo]:
