@@ -61,6 +61,10 @@ class Variant:
         """Of the solver, if nobody says."""
         return FEW_STEPS if self.network.few_step else STEPS
 
+    def files_by(self, by: str) -> dict[str, WeightFile]:
+        """Of all that makes sound, if the steps are made by the part "network" or "few_step"."""
+        return self.files.present | ({by: self.few_step} if by == "few_step" else {})
+
     @property
     def base(self) -> str:
         """Name in the table."""

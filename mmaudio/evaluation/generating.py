@@ -39,8 +39,7 @@ class Sampling:
 
 def weights_of(pipe: Pipeline, by: str) -> dict[str, str]:
     """Checksum of each of a variant's weight files, as its steps are made by the part "network" or "few_step"."""
-    files = pipe.variant.files.present | ({by: pipe.variant.few_step} if by == "few_step" else {})
-    return {part: checksum(fetch(file, pipe.weights_dir)) for part, file in files.items()}
+    return {part: checksum(fetch(file, pipe.weights_dir)) for part, file in pipe.variant.files_by(by).items()}
 
 
 @dataclass

@@ -111,8 +111,7 @@ class Sounds:
                 seed=s.seed, num_steps=s.num_steps, cfg_strength=s.cfg_strength,
             )[0].audio  # fmt: skip
 
-        parts = tuple(self.pipe.variant.files.present) + (("few_step",) if self.by == "few_step" else ())
-        return self._kept(parts, facts | {"cfg": s.cfg_strength}, generate)
+        return self._kept(tuple(self.pipe.variant.files_by(self.by)), facts | {"cfg": s.cfg_strength}, generate)
 
     def _kept(self, parts: tuple[str, ...], facts: dict, make) -> np.ndarray:
         """The sound of the file named after weights and facts, made and written if it is not there."""
@@ -125,7 +124,7 @@ class Sounds:
     def _key(self, parts: Iterable[str], facts: dict) -> str:
         variant = self.pipe.variant
         for part in parts:
-            file = variant.few_step if part == "few_step" else variant.files.present.get(part)
+            file = variant.files_by(self.by).get(part)
             if part not in self._fingerprints:
                 self._fingerprints[part] = fingerprint(fetch(file, self.pipe.weights_dir)) if file else ""
         made_by = {part: self._fingerprints[part] for part in parts}
