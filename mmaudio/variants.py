@@ -215,7 +215,7 @@ def _of_file(path: Path) -> Variant:
     try:
         network = base.network
         if CONFIG_KEY in metadata:  # of before there were the switches, or it says which
-            before = {"sync_in_time": False, "unit_variance": False}
+            before = {"sync_in_time": False, "unit_variance": False, "drawn_latents": True}
             network = dataclasses.replace(network, **before | json.loads(metadata[CONFIG_KEY]))
     except (TypeError, ValueError) as error:
         raise WeightError(f"{path}: {CONFIG_KEY} in its metadata cannot be used ({error})") from error

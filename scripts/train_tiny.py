@@ -4,14 +4,14 @@
     python scripts/train_tiny.py --budget cpu --time-limit 240   # four hours of it; the same command goes on
     python scripts/train_tiny.py --budget gpu                    # one GPU
     python scripts/train_tiny.py --budget cpu --stages evaluate,pack
-    torchrun --standalone --nproc_per_node=2 scripts/train_tiny.py --budget cpu --stages sync,features,flow
+    torchrun --standalone --nproc_per_node=2 scripts/train_tiny.py --budget cpu --stages sync,features,pieces,flow
     python scripts/train_tiny.py --budget cpu --go-on mmaudio/bundled    # another round for its flow network
 
 Stages, in their order: data (clips rendered to memory-mapped files), vae, vocoder (a small BigVGAN, compared with
 Griffin-Lim), clip, sync (the picture predicts its sound and events), features (by the code of
-scripts/extract_features.py), flow, ema (the averaging length with the lowest validation loss), guided and few (the
-distillation of docs/few_steps.md; what the network has beyond its teacher becomes a small file), evaluate, pack (into
-mmaudio/bundled, with a model card).
+scripts/extract_features.py), pieces and flow (the flow network, first on pieces of clips, then on whole ones), ema (the
+averaging length with the lowest validation loss), guided and few (the distillation of docs/few_steps.md; what the
+network has beyond its teacher becomes a small file), evaluate, pack (into mmaudio/bundled, with a model card).
 
 Every stage goes on where it was, and is passed over when it is done, so killing and starting again is always safe.
 Networks are trained by `train.py`'s own loop and tasks: WORK/runs/STAGE is a run folder as any other, with its
@@ -85,7 +85,8 @@ BUDGETS = {
             "vocoder": Plan(8, 200, 1e-3),
             "clip": Plan(128, 1500, 1e-3),
             "sync": Plan(32, 20000, 1.5e-3),
-            "flow": Plan(16, 3800, 1.5e-3),
+            "pieces": Plan(32, 12000, 1.5e-3),
+            "flow": Plan(16, 1000, 7e-4),
             "guided": Plan(16, 80, 3e-4),
             "few": Plan(4, 130, 3e-4),
         },
@@ -99,7 +100,8 @@ BUDGETS = {
             "vocoder": Plan(16, 1000, 5e-4),
             "clip": Plan(256, 1500, 1e-3),
             "sync": Plan(128, 3000, 1e-3),
-            "flow": Plan(128, 8000, 2e-3),
+            "pieces": Plan(256, 8000, 2e-3),
+            "flow": Plan(128, 2500, 1e-3),
             "guided": Plan(128, 1500, 3e-4),
             "few": Plan(64, 4000, 3e-4),
         },
@@ -108,13 +110,16 @@ BUDGETS = {
 }
 
 VAE_SETTINGS = {"seconds": 2.048, "adversarial_weight": 0.0}
+TRAINS = {"pieces": "network", "flow": "network", "heard": "vae"}  # runs that are called by something else
+FLOW_SETTINGS = {"drop": 0.2}
 SETTINGS = {  # of each network's run, beyond the plan: differences from configs/task
     "vae": {"task": VAE_SETTINGS, "precision": "bf16"},
-    "heard": {"task": VAE_SETTINGS | {"kl_weight": 0.001, "quiet_weight": 0.1}, "precision": "bf16"},
+    "heard": {"task": VAE_SETTINGS | {"kl_weight": 0.1, "quiet_weight": 0.1}, "precision": "bf16"},
     "vocoder": {"task": {"small": True, "frames": 32, "critic_width": 0.1}},
     "clip": {"task": {"jitter": True}, "precision": "bf16"},
     "sync": {"task": {"stage": "sound", "segments": 1, "events": True}, "precision": "bf16"},
-    "flow": {"task": {"drop": 0.2}, "precision": "bf16", "optimizer": {"schedule": "cosine"}},
+    "pieces": {"task": FLOW_SETTINGS | {"seconds": 2.56}, "precision": "bf16", "optimizer": {"schedule": "cosine"}},
+    "flow": {"task": FLOW_SETTINGS, "precision": "bf16", "optimizer": {"schedule": "cosine"}},
     "guided": {"task": {"stage": "guidance"}, "optimizer": {"warmup": 10}, "validate_every": 0},  # 0: at the end alone
     "few": {"task": {"steps": [1, 2, 4], "teacher_steps": 8}, "optimizer": {"warmup": 10}, "validate_every": 0},
 }
@@ -155,7 +160,7 @@ class Job:
             "guided": f"{TINY.name}_guided.safetensors",
             "few": f"{TINY.name}_few_step.safetensors",
         }
-        return self.run(name) / "weights" / names[{"flow": "network", "heard": "vae"}.get(name, name)]
+        return self.run(name) / "weights" / names[TRAINS.get(name, name)]
 
 
 # ---- data
@@ -371,8 +376,13 @@ def flow_stores(job: Job) -> tuple[list[dict], list[dict]]:
     return stores(job, "train", "train_audio"), stores(job, "val")
 
 
+def pieces(job: Job) -> None:
+    """A step sees more clips so, which is what words are learned by."""
+    train_network(job, "pieces", *flow_stores(job), start=("flow", job.start))
+
+
 def flow(job: Job) -> None:
-    train_network(job, "flow", *flow_stores(job), start=("flow", job.start) if job.start else None)
+    train_network(job, "flow", *flow_stores(job), start=("flow", job.result("pieces")))
 
 
 def ema(job: Job) -> None:
@@ -406,8 +416,9 @@ def ema(job: Job) -> None:
         log(f"sigma_rel {sigma_rel:g}: validation loss {losses[sigma_rel]:.5f}")
     best = min(losses, key=losses.get)
     write_json(job.work / "ema.json", {"losses": losses, "chosen": best})
-    plan, before = job.budget.plans["flow"], read_metadata(job.start).get("rounds", "others") if job.start else ""
-    rounds = ", then ".join(filter(None, (before, f"{plan.steps} x {plan.batch}")))
+    before = [read_metadata(job.start).get("rounds", "others")] if job.start else []
+    plans = [(job.budget.plans[name], what) for name, what in (("pieces", " pieces"), ("flow", ""))]
+    rounds = ", then ".join(before + [f"{plan.steps} x {plan.batch}{what}" for plan, what in plans])
     publish(job, result, state.task.export(averages[best]), sigma_rel=str(best), made_of=made_of, rounds=rounds)
 
 
@@ -484,11 +495,11 @@ def write_json(path: Path, content: dict) -> None:
 # ---- the command
 
 STAGES: dict[str, Callable[[Job], None]] = {
-    "data": data, "vae": vae, "vocoder": vocoder, "clip": clip, "sync": sync, "features": features, "flow": flow,
-    "ema": ema, "guided": guided, "few": few, "evaluate": evaluate, "pack": pack,
+    "data": data, "vae": vae, "vocoder": vocoder, "clip": clip, "sync": sync, "features": features,
+    "pieces": pieces, "flow": flow, "ema": ema, "guided": guided, "few": few, "evaluate": evaluate, "pack": pack,
 }  # fmt: skip
 TRAINED_ONCE = ("vae", "vocoder", "clip", "sync")  # what --go-on keeps as it is
-SHARED = ("vae", "clip", "sync", "features", "flow", "guided", "few")  # what torchrun's processes can do together
+SHARED = ("vae", "clip", "sync", "features", "pieces", "flow", "guided", "few")  # what torchrun's processes can share
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -22,7 +22,8 @@ from mmaudio.training.loop import TrainingState
 @pytest.fixture(scope="module")
 def script():
     module = load_script("train_tiny")
-    batches = {"vae": 2, "heard": 2, "vocoder": 1, "clip": 2, "sync": 2, "flow": 2, "guided": 1, "few": 1}
+    batches = dict.fromkeys(("vae", "heard", "clip", "sync", "pieces", "flow"), 2)
+    batches |= dict.fromkeys(("vocoder", "guided", "few"), 1)
     module.BUDGETS["cpu"] = module.Budget(
         clips={"train": 2, "val": 1, "train_audio": 1},
         plans={name: module.Plan(batch, 2, 1e-3) for name, batch in batches.items()},
@@ -67,7 +68,7 @@ def test_the_whole_command(script, tmp_path, monkeypatch, capsys):
     assert "at step 1" in said
     assert "vae: is done" in run("vae")[1]
 
-    code, said = run("vocoder,clip,sync,features,flow,ema,guided,few,pack")
+    code, said = run("vocoder,clip,sync,features,pieces,flow,ema,guided,few,pack")
     assert code == 0
     assert f"rank {script.FEW_RANK}: " in said
     assert "few: is done" in run("few")[1]
@@ -87,14 +88,23 @@ def test_the_whole_command(script, tmp_path, monkeypatch, capsys):
     assert all(x.dtype == torch.float16 for path in files for x in load_file(path).values() if x.is_floating_point())
     card = (out / "MODEL_CARD.md").read_text()
     assert "| flow | 2 | 2 | 0.001 |" in card
-    assert "in steps x clips: 2 x 2." in card
+    assert "in steps x clips: 2 x 2 pieces, then 2 x 2." in card
     assert "| Griffin-Lim 64 | " in card
     assert f"Few steps are made by changes of rank {script.FEW_RANK} to its weights" in card
 
     # another round: the encoders stay, the network goes on from the packed one
     again = tmp_path / "again"
     shutil.copytree(work / "data", again / "data")
-    words = ["--work", str(again), "--go-on", str(out), "--workers", "1", "--stages", "data,vae,sync,features,flow,ema"]
+    words = [
+        "--work",
+        str(again),
+        "--go-on",
+        str(out),
+        "--workers",
+        "1",
+        "--stages",
+        "data,vae,sync,features,pieces,flow,ema",
+    ]
     assert script.main(["--budget", "cpu", *words]) == 0
     assert "== vae" not in capsys.readouterr().err
     assert not (again / "runs" / "vae").exists()
@@ -103,8 +113,8 @@ def test_the_whole_command(script, tmp_path, monkeypatch, capsys):
         assert (again / "weights" / file).read_bytes() == (out / file).read_bytes()
     card = model_card(again, [], "cpu", 0, **dataclasses.asdict(script.BUDGETS["cpu"]))
     assert "| vae |" not in card
-    assert "in steps x clips: 2 x 2, then 2 x 2." in card
-    config = (again / "runs" / "flow" / "config.yaml").read_text()
+    assert "in steps x clips: 2 x 2 pieces, then 2 x 2, then 2 x 2 pieces, then 2 x 2." in card
+    config = (again / "runs" / "pieces" / "config.yaml").read_text()
     assert f"weights: {out}/tiny_16k_network.safetensors" in config
 
 

@@ -27,6 +27,7 @@ CODEC_KEY = "codec"  # metadata of a weight file: checksum of the codec whose la
 
 @dataclass
 class Options:
+    seconds: float | None = None  # of a training example, cut out of the clip anywhere; None: whole clips
     drop: float = 0.1  # probability of each null condition
     independent: bool | None = None  # CLIP and sync dropped independently; None: as the variant's network (v2: yes)
     network: dict[str, Any] = field(default_factory=dict)  # what differs from the variant's MMAudioConfig
@@ -70,7 +71,7 @@ def build(config: TrainConfig, device: torch.device) -> Task:
     return Task(
         name="flow",
         network=network,
-        loss=FlowLoss(network, variant, options.drop, independent, device),
+        loss=FlowLoss(network, variant, options.drop, independent, device, options.seconds),
         train=train,
         validation=validation,
         file_name=Path(variant.files.network.local_names[0]).name,
@@ -139,15 +140,26 @@ class FlowLoss:
 
     Null conditions: a network of the first version loses CLIP and sync features together, one of the second each by
     itself; the text always by itself. Latent statistics are copied, for the network's own may be sharded.
+
+    seconds: train on pieces of this length, another piece of a clip each time: a step then sees more clips.
+    ValueError if it is shorter than a Synchformer segment or longer than the clips.
     """
 
     def __init__(
-        self, network: MMAudio, variant: Variant, drop: float, independent: bool, device: torch.device | str = "cpu"
-    ):
-        self.spec, self.drop, self.independent = variant.spec, drop, independent
+        self, network: MMAudio, variant: Variant, drop: float, independent: bool, device: torch.device | str = "cpu",
+        seconds: float | None = None,
+    ):  # fmt: skip
+        self.whole, self.drop, self.independent = variant.spec, drop, independent
+        if seconds is not None and not self.whole.min_duration <= seconds <= self.whole.duration:
+            limits = f"{self.whole.min_duration:g} to {self.whole.duration:g}"
+            raise ValueError(f"task.seconds is {seconds:g}, expected {limits} s, or null for whole clips")
+        self.spec = self.whole if seconds is None else self.whole.with_duration(seconds)
+        self.drawn = network.config.drawn_latents
         self.mean, self.std = (x.detach().clone().to(device) for x in (network.latent_mean, network.latent_std))
 
     def __call__(self, nets: Nets, batch: FeatureBatch, draw: Draw) -> Losses:
+        if self.spec != self.whole:
+            batch = self.pieces(batch, draw)
         x1 = self.latents(batch, draw)
         t = flow.logit_normal(draw.normal())
         x0 = draw.normal(*x1.shape[1:])
@@ -155,9 +167,29 @@ class FlowLoss:
         loss = flow.loss(v, x0, x1)  # (B,)
         return Losses(loss.mean(), by_time=binned(loss.detach(), t))
 
+    def pieces(self, batch: FeatureBatch, draw: Draw) -> FeatureBatch:
+        """A piece of each clip that begins with a Synchformer segment; cut at the nearest latent and frame."""
+        whole, spec = self.whole, self.spec
+        last = int((whole.duration - spec.duration) * whole.sync_fps / whole.sync_step + 1e-6)
+        first = (draw.uniform() * (last + 1)).long()  # (B,)
+        start = first * whole.sync_step / whole.sync_fps  # (B,) seconds
+        seconds_per_latent = whole.hop_length * whole.mel_per_latent / whole.sample_rate
+        latent = (start / seconds_per_latent).round().long().clamp(max=whole.latent_len - spec.latent_len)
+        clip = (start * whole.clip_fps).round().long().clamp(max=whole.clip_len - spec.clip_len)
+        sync = first * whole.sync_tokens_per_segment
+        return dataclasses.replace(
+            batch,
+            mean=_cut(batch.mean, latent, spec.latent_len),
+            std=_cut(batch.std, latent, spec.latent_len),
+            clip=_cut(batch.clip, clip, spec.clip_len),
+            sync=_cut(batch.sync, sync, spec.sync_len),
+        )
+
     def latents(self, batch: FeatureBatch, draw: Draw) -> Tensor:
-        """Drawn from the codec's posterior and normalised, (B, L, C)."""
-        latent = batch.mean.float() + batch.std.float() * draw.normal(*batch.mean.shape[1:])
+        """Normalised, (B, L, C): drawn from the codec's posterior, or its means."""
+        latent = batch.mean.float()
+        if self.drawn:
+            latent = latent + batch.std.float() * draw.normal(*batch.mean.shape[1:])
         return (latent - self.mean) / self.std
 
     def features(self, batch: FeatureBatch, draw: Draw) -> dict[str, Tensor | SequenceSpec]:
@@ -170,6 +202,12 @@ class FlowLoss:
             "no_clip": no_clip | ~batch.video_exist, "no_sync": no_sync | ~batch.video_exist,
             "no_text": no_text | ~batch.text_exist,
         }  # fmt: skip
+
+
+def _cut(x: Tensor, first: Tensor, length: int) -> Tensor:
+    """Of each row of x (B, N, C) the `length` tokens from its `first` (B,) on, (B, length, C)."""
+    index = first[:, None] + torch.arange(length, device=x.device)  # (B, length)
+    return x.gather(1, index[..., None].expand(-1, -1, x.shape[2]))
 
 
 def binned(loss: Tensor, t: Tensor) -> Tensor:
