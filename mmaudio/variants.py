@@ -54,6 +54,7 @@ class Variant:
     pad_to: float = 0.0  # seconds; shorter clips are lengthened by their last frame, and the sound is cut again
     frame_rule: Literal["first", "nearest"] = "first"  # see media.read_video; as the training picked its frames
     made_for: str | None = None  # of a network from a file of one's own: the variant whose other parts it uses
+    drawn_latents: bool = True  # its network learns draws from the codec's posterior; else the posterior's means
     few_step: WeightFile | None = None  # what makes its network one for few steps; it is used if it is there
 
     @property
@@ -128,8 +129,9 @@ TINY_16K = Variant(
     sync_head=OffsetHeadConfig(embed_dim=128),
     files=Files(*(_bundled(part) for part in ("network", "vae")), None, *(_bundled(part) for part in ("clip", "sync"))),
     licence="MIT",
-    pad_to=SPEC_16K.duration,  # its training saw no other length
+    pad_to=SPEC_16K.duration,  # the length that its training ended with
     frame_rule="nearest",
+    drawn_latents=False,  # its codec's posteriors are wide: see docs/stage.md
     few_step=_bundled("few_step_lora"),
 )
 
@@ -215,7 +217,7 @@ def _of_file(path: Path) -> Variant:
     try:
         network = base.network
         if CONFIG_KEY in metadata:  # of before there were the switches, or it says which
-            before = {"sync_in_time": False, "unit_variance": False, "drawn_latents": True}
+            before = {"sync_in_time": False, "unit_variance": False}
             network = dataclasses.replace(network, **before | json.loads(metadata[CONFIG_KEY]))
     except (TypeError, ValueError) as error:
         raise WeightError(f"{path}: {CONFIG_KEY} in its metadata cannot be used ({error})") from error

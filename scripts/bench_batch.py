@@ -31,13 +31,14 @@ FIRST_SEED = 2_000_000  # of the Stage's split test
 def make_all(pipe: Pipeline, paths: list[Path], size: int, num_steps: int, out: Path) -> float:
     """Seconds from the first file's reading to the last one's writing."""
 
-    def read(path: Path) -> Request:
-        return read_request(pipe.variant, path, "a metal ball bounces on wood", seed=paths.index(path))
+    def read(job: tuple[int, Path]) -> Request:
+        seed, path = job
+        return read_request(pipe.variant, path, "a metal ball bounces on wood", seed=seed)
 
     began, waiting = time.perf_counter(), []
-    for i, (_, request) in enumerate(read_ahead(read, paths, READ_AHEAD + size), start=1):
+    for (seed, _), request in read_ahead(read, list(enumerate(paths)), READ_AHEAD + size):
         waiting.append(request())
-        if len(waiting) == size or i == len(paths):
+        if len(waiting) == size or seed == len(paths) - 1:
             for takes in pipe.generate(waiting, num_steps=num_steps):
                 takes[0].save_video(out / f"made_{takes[0].seed}.mp4")
             waiting = []
@@ -58,10 +59,16 @@ def main() -> int:
     parser.add_argument("--repeat", type=int, default=2, help="turns that count (2)")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args()
+    try:
+        sizes = [int(word) for word in args.sizes.split(",")]
+    except ValueError:
+        sizes = [0]
+    if min(*sizes, args.clips, args.repeat, args.num_steps) < 1:
+        parser.error("--sizes, --clips, --repeat and --num_steps are whole numbers from 1 on")
     pipe = Pipeline(args.variant, args.device, weights_dir=args.weights_dir)
     if args.random_weights:
         randomise(pipe)
-    on_gpu, sizes = pipe.device.type == "cuda", [int(word) for word in args.sizes.split(",")]
+    on_gpu = pipe.device.type == "cuda"
     seconds, peaks = {size: [] for size in sizes}, {}
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{i}.mp4" for i in range(args.clips)]

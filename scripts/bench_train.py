@@ -204,10 +204,9 @@ class PlainLoop:
 
 def plain_loss(network: MMAudio, wrapped: nn.Module, loss: FlowLoss, batch: FeatureBatch, draw: Draw) -> Tensor:
     """What `loss` is, with the same draws in the same order; `wrapped` is the network as it is called."""
-    shape = batch.mean.shape[1:]
-    x1 = network.normalize(batch.mean + batch.std * draw.normal(*shape))
+    x1 = loss.latents(batch, draw)
     t = flow.logit_normal(draw.normal())
-    x0 = draw.normal(*shape)
+    x0 = draw.normal(*x1.shape[1:])
     no_clip = draw.uniform() < loss.drop
     no_sync = draw.uniform() < loss.drop if loss.independent else no_clip
     no_text = draw.uniform() < loss.drop

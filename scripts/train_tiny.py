@@ -110,10 +110,11 @@ BUDGETS = {
 }
 
 VAE_SETTINGS = {"seconds": 2.048, "adversarial_weight": 0.0}
-TRAINS = {"pieces": "network", "flow": "network", "heard": "vae"}  # runs that are called by something else
+TRAINS = {"pieces": "network", "flow": "network", "heard": "vae"}  # the part that a run trains, where names differ
 FLOW_SETTINGS = {"drop": 0.2}
 SETTINGS = {  # of each network's run, beyond the plan: differences from configs/task
     "vae": {"task": VAE_SETTINGS, "precision": "bf16"},
+    # With a hundredth of this weight a latent number held 3 nats, not 0.5: most was noise that nothing predicts.
     "heard": {"task": VAE_SETTINGS | {"kl_weight": 0.1, "quiet_weight": 0.1}, "precision": "bf16"},
     "vocoder": {"task": {"small": True, "frames": 32, "critic_width": 0.1}},
     "clip": {"task": {"jitter": True}, "precision": "bf16"},
@@ -250,6 +251,8 @@ def train_network(
     if is_finished(result, plan):
         log(f"{name}: is done ({result})")
         return result
+    if result.exists():
+        raise WeightError(f"{result}: is not of {plan.steps} steps; remove {job.run(name)} to train it anew")
     ConfigStore.instance().store("train_schema", TrainConfig)
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         config = compose("train", [f"task={task}"])
@@ -377,11 +380,13 @@ def flow_stores(job: Job) -> tuple[list[dict], list[dict]]:
 
 
 def pieces(job: Job) -> None:
-    """A step sees more clips so, which is what words are learned by."""
+    """Where most of the steps are: a piece costs less than half of a clip."""
     train_network(job, "pieces", *flow_stores(job), start=("flow", job.start))
 
 
 def flow(job: Job) -> None:
+    if not job.result("pieces").exists():
+        raise WeightError(f"{job.result('pieces')}: is not there; add the stage pieces")
     train_network(job, "flow", *flow_stores(job), start=("flow", job.result("pieces")))
 
 

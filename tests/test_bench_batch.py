@@ -1,8 +1,9 @@
-"""The bench of batches runs, and its batches make what single clips do."""
+"""The bench of batches makes every clip in batches of every size."""
 
 import json
 import sys
 
+import pytest
 from scripts_loading import load_script
 
 import mmaudio
@@ -28,3 +29,13 @@ def test_every_size_makes_every_clip(monkeypatch, tmp_path, capsys):
     assert rates.keys() == {"1", "2"}
     assert min(rates.values()) > 0
     assert "clips a minute" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", ["--sizes a", "--sizes 1,0", "--repeat 0"])
+def test_what_makes_no_sense_is_refused(words, monkeypatch, capsys):
+    load_script("bench_inference")
+    script = load_script("bench_batch")
+    monkeypatch.setattr(sys, "argv", ["bench_batch.py", *words.split()])
+    with pytest.raises(SystemExit, match="2"):
+        script.main()
+    assert "are whole numbers from 1 on" in capsys.readouterr().err

@@ -68,7 +68,10 @@ def test_the_whole_command(script, tmp_path, monkeypatch, capsys):
     assert "at step 1" in said
     assert "vae: is done" in run("vae")[1]
 
-    code, said = run("vocoder,clip,sync,features,pieces,flow,ema,guided,few,pack")
+    code, said = run("vocoder,clip,sync,features,flow")
+    assert code == 2
+    assert "is not there; add the stage pieces" in said
+    code, said = run("pieces,flow,ema,guided,few,pack")
     assert code == 0
     assert f"rank {script.FEW_RANK}: " in said
     assert "few: is done" in run("few")[1]
@@ -76,6 +79,11 @@ def test_the_whole_command(script, tmp_path, monkeypatch, capsys):
     chosen = json.loads((work / "ema.json").read_text())
     assert str(chosen["chosen"]) == min(chosen["losses"], key=chosen["losses"].get)
     assert "ema: is done" in run("ema")[1]
+    monkeypatch.setitem(script.BUDGETS["cpu"].plans, "flow", script.Plan(2, 1, 1e-3))
+    code, said = run("flow")
+    assert code == 2, "a finished run of another plan is not taken for this one, nor waited for"
+    assert f"is not of 1 steps; remove {work}/runs/flow" in said
+    monkeypatch.undo()
 
     pipe = mmaudio.load("tiny_16k", device="cpu", weights_dir=out)
     for part in ("network", "codec", "clip_text", "clip_vision", "sync"):
@@ -95,16 +103,8 @@ def test_the_whole_command(script, tmp_path, monkeypatch, capsys):
     # another round: the encoders stay, the network goes on from the packed one
     again = tmp_path / "again"
     shutil.copytree(work / "data", again / "data")
-    words = [
-        "--work",
-        str(again),
-        "--go-on",
-        str(out),
-        "--workers",
-        "1",
-        "--stages",
-        "data,vae,sync,features,pieces,flow,ema",
-    ]
+    stages = "data,vae,sync,features,pieces,flow,ema"
+    words = ["--work", str(again), "--go-on", str(out), "--workers", "1", "--stages", stages]
     assert script.main(["--budget", "cpu", *words]) == 0
     assert "== vae" not in capsys.readouterr().err
     assert not (again / "runs" / "vae").exists()

@@ -41,7 +41,8 @@ def model_card(
         f"and captions alone; {clips['val']} of split `val` to choose the averaging length. Nothing else: no "
         "recording, no pretrained weight.",
         "",
-        f"**Training.** Each network from scratch, seed {seed}; guided and few from the flow network.",
+        f"**Training.** Each network from scratch, seed {seed}; heard goes on from vae, flow from pieces (of "
+        "2.56 s: its losses are others), guided and few from flow.",
         "",
         "| network | batch | steps | peak learning rate | hours here | last training loss | last validation loss |",
         "|---|---|---|---|---|---|---|",

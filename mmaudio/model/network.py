@@ -40,7 +40,6 @@ class MMAudioConfig:
     sync_frames_per_token: int = 2
     sync_in_time: bool = False  # each latent sees the frame of its moment; else tokens are stretched in their order
     unit_variance: bool = False  # of CLIP features and of what makes the global condition; else as small as they come
-    drawn_latents: bool = True  # trained on draws from the codec's posterior; else on its means, see docs/stage.md
     # The paper's ablations (configs/experiment); its own choices are the defaults.
     sync_use: str = "modulate"  # every frame; sum: added to the visual tokens instead; none: sync features are ignored
     aligned_rope: bool = True  # latent and visual tokens are rotated on one time scale

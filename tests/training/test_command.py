@@ -129,7 +129,8 @@ def test_previews_are_sounds_and_videos(settings, tmp_path):
 
 
 def test_rows_that_are_not_finite_are_named_and_do_no_harm(settings, tmp_path, capsys):
-    assert run(settings(make_store(tmp_path / "store", bad_row=4), steps=3)) == 0  # one epoch: every row once
+    store, task = make_store(tmp_path / "store", bad_row=4), {"name": "flow", "drop": 0.0}  # what is dropped does no harm
+    assert run(settings(store, steps=3, task=task)) == 0  # one epoch: every row once
     assert "not finite in the data: r4" in capsys.readouterr().err
     assert all(x.isfinite().all() for x in load_file(tmp_path / "output/run/weights" / RESULT).values())
 
@@ -159,6 +160,7 @@ def forget_an_id(store: Path) -> None:
         (None, {"weights": "nothing.safetensors"}, "nothing.safetensors"),
         (None, {"task": {"name": "music"}}, "unknown task 'music': expected one of flow, distill, vae"),
         (None, {"task": {"name": "flow", "dorp": 0.1}}, "dorp"),
+        (None, {"task": {"name": "flow", "seconds": 9}}, "task.seconds is 9, expected 0.64 to 8 s"),
         (None, {"task": {"name": "vae"}, "lora": LoRAConfig(rank=2)}, "lora is for task flow"),
         (None, {"batch_size": 3, "accumulation": 2}, "batch_size 3 cannot be shared by 1 ranks x 2"),
         (None, {"device": "gpu"}, "unknown device 'gpu'"),

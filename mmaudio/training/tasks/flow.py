@@ -27,7 +27,7 @@ CODEC_KEY = "codec"  # metadata of a weight file: checksum of the codec whose la
 
 @dataclass
 class Options:
-    seconds: float | None = None  # of a training example, cut out of the clip anywhere; None: whole clips
+    seconds: float | None = None  # train on pieces of this length, cut anew at every step; None: whole clips
     drop: float = 0.1  # probability of each null condition
     independent: bool | None = None  # CLIP and sync dropped independently; None: as the variant's network (v2: yes)
     network: dict[str, Any] = field(default_factory=dict)  # what differs from the variant's MMAudioConfig
@@ -141,8 +141,8 @@ class FlowLoss:
     Null conditions: a network of the first version loses CLIP and sync features together, one of the second each by
     itself; the text always by itself. Latent statistics are copied, for the network's own may be sharded.
 
-    seconds: train on pieces of this length, another piece of a clip each time: a step then sees more clips.
-    ValueError if it is shorter than a Synchformer segment or longer than the clips.
+    seconds: train, and validate, on pieces of this length, cut anew at every step: a clip then costs less, so a step of
+    the same cost sees more of them. ValueError if it is shorter than a Synchformer segment or longer than the clips.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class FlowLoss:
             limits = f"{self.whole.min_duration:g} to {self.whole.duration:g}"
             raise ValueError(f"task.seconds is {seconds:g}, expected {limits} s, or null for whole clips")
         self.spec = self.whole if seconds is None else self.whole.with_duration(seconds)
-        self.drawn = network.config.drawn_latents
+        self.drawn = variant.drawn_latents
         self.mean, self.std = (x.detach().clone().to(device) for x in (network.latent_mean, network.latent_std))
 
     def __call__(self, nets: Nets, batch: FeatureBatch, draw: Draw) -> Losses:
@@ -170,7 +170,7 @@ class FlowLoss:
     def pieces(self, batch: FeatureBatch, draw: Draw) -> FeatureBatch:
         """A piece of each clip that begins with a Synchformer segment; cut at the nearest latent and frame."""
         whole, spec = self.whole, self.spec
-        last = int((whole.duration - spec.duration) * whole.sync_fps / whole.sync_step + 1e-6)
+        last = int((whole.duration - spec.duration) * whole.sync_fps / whole.sync_step + 1e-6)  # 5.44 s are 17 steps
         first = (draw.uniform() * (last + 1)).long()  # (B,)
         start = first * whole.sync_step / whole.sync_fps  # (B,) seconds
         seconds_per_latent = whole.hop_length * whole.mel_per_latent / whole.sample_rate
