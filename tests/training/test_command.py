@@ -129,7 +129,7 @@ def test_previews_are_sounds_and_videos(settings, tmp_path):
 
 
 def test_rows_that_are_not_finite_are_named_and_do_no_harm(settings, tmp_path, capsys):
-    store, task = make_store(tmp_path / "store", bad_row=4), {"name": "flow", "drop": 0.0}  # what is dropped does no harm
+    store, task = make_store(tmp_path / "store", bad_row=4), {"name": "flow", "drop": 0.0}  # dropped, it does no harm
     assert run(settings(store, steps=3, task=task)) == 0  # one epoch: every row once
     assert "not finite in the data: r4" in capsys.readouterr().err
     assert all(x.isfinite().all() for x in load_file(tmp_path / "output/run/weights" / RESULT).values())
