@@ -1,6 +1,7 @@
 """Ranks: one process, or what torchrun started, on one node or many."""
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 STRATEGIES = ("ddp", "fsdp")
+_groups = itertools.count()  # of this process; all ranks make as many
 
 
 class RankError(Exception):
@@ -87,9 +89,12 @@ def ranks(device: str | None, timeout: float, strategy: str = "ddp"):
         torch.cuda.set_device(chosen)
     if world > 1 or strategy == "fsdp":
         backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
-        alone = {} if "RANK" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+        limit = timedelta(seconds=timeout)
         try:
-            dist.init_process_group(backend, timeout=timedelta(seconds=timeout), **alone)
+            store = next(dist.rendezvous("env://", timeout=limit))[0] if "RANK" in os.environ else dist.HashStore()
+            # torchrun keeps what it was told: a second group must not take the addresses of the first for its own.
+            store = dist.PrefixStore(f"group_{next(_groups)}", store)
+            dist.init_process_group(backend, timeout=limit, store=store, rank=rank, world_size=world)
         except dist.DistError as error:
             raise RankError(f"the ranks did not find each other within {timeout:g} s: {_first_line(error)}") from error
     try:

@@ -70,6 +70,27 @@ def runs(tmp_path_factory):
     return folder
 
 
+TWO_GROUPS = """
+import os, time
+import torch
+from mmaudio.training.distributed import ranks
+for turn in range(2):
+    if turn and os.environ["RANK"] == "0":
+        time.sleep(3)  # the other one must wait, and not call at the first group's address
+    with ranks("cpu", 60) as here:
+        print(turn, here.total(1.0)[0], flush=True)
+"""
+
+
+def test_a_process_can_be_of_two_groups_one_after_the_other(tmp_path):
+    """As two stages of scripts/train_tiny.py under one torchrun are."""
+    (tmp_path / "script.py").write_text(TWO_GROUPS)
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(tmp_path / "script.py")]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.split("\n")[:4]) == ["0 2.0", "0 2.0", "1 2.0", "1 2.0"]
+
+
 def losses(folder: Path, kind: str = "train", name: str = "loss") -> dict[int, float]:
     rows = [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
     return {row["step"]: row[name] for row in rows if row["kind"] == kind}
