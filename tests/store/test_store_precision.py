@@ -71,7 +71,7 @@ def test_precision_makes_no_difference_to_the_loss(tmp_path):
     statistics = open_store(tmp_path / "s").latent_statistics()
     for parameter, value in ((network.latent_mean, statistics.mean), (network.latent_std, statistics.std)):
         parameter.data.copy_(value)
-    variant = type("Variant", (), {"spec": spec})
+    variant = type("Variant", (), {"spec": spec, "drawn_latents": True})
     loss = FlowLoss(network, variant, drop=0.1, independent=True)
 
     def step(batch, number):
