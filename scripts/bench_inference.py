@@ -41,6 +41,7 @@ from mmaudio.codec.vocoder import BigVGANConfig, GriffinLim, build_bigvgan, fold
 from mmaudio.compilation import compile_part
 from mmaudio.features.clip import build_text, build_vision, causal_mask
 from mmaudio.features.synchformer import SynchformerVisual
+from mmaudio.few_steps import choose
 from mmaudio.loading import load_codec, load_network, speed_up
 from mmaudio.model.network import MMAudio
 from mmaudio.pipeline import Pipeline
@@ -101,7 +102,7 @@ def randomise(pipe: Pipeline) -> None:
 
 
 @torch.inference_mode()
-def count(v: Variant, duration: float, num_steps: int, cfg_strength: float) -> dict[str, dict[str, float]]:
+def count(v: Variant, duration: float, num_steps: int, passes: int) -> dict[str, dict[str, float]]:
     """Floating-point operations of each stage and the parameters it has, without doing anything: on the meta device."""
     spec, stages = v.spec.with_duration(duration), {}
 
@@ -130,8 +131,7 @@ def count(v: Variant, duration: float, num_steps: int, cfg_strength: float) -> d
         add("text", lambda: text.transformer(tokens, attn_mask=mask), text)
         conditions = network.encode_conditions(*features, spec)
         add("conditions", lambda: (network.encode_conditions(*features, spec), network.null_conditions(1, spec)))
-        branches = 2 if cfg_strength >= 1 and c.guidance is None else 1
-        add("solve", lambda: network.velocity(latents, times, conditions), network, times=branches * num_steps)
+        add("solve", lambda: network.velocity(latents, times, conditions), network, times=passes * num_steps)
         add("VAE", lambda: vae.decode(latents.mT), vae.decoder)
         if vocoder is not None:
             add("vocoder", lambda: vocoder(torch.empty(1, v.mel.num_mels, spec.mel_len)), vocoder)
@@ -296,7 +296,9 @@ def main() -> int:
         for name, figures in report["check"].items():
             print(f"  {name}: " + "; ".join(f"{what} {value:.3g}" for what, value in figures.items()))
     else:
-        report["stages"] = count(pipe.variant, args.duration, args.num_steps, args.cfg_strength)
+        by, _ = choose(pipe, args.num_steps, args.cfg_strength)
+        guided = args.cfg_strength >= 1 and by == "network" and pipe.variant.network.guidance is None
+        report["stages"] = count(pipe.variant, args.duration, args.num_steps, passes=2 if guided else 1)
         if not args.count:
             report["matrix_product_flops"] = matrix_product_rate(device, pipe.dtype)
             report["seconds"], peak = whole_runs(args, pipe)

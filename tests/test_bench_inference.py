@@ -34,6 +34,8 @@ def test_counting(bench, capsys):
     assert "GFLOP" in capsys.readouterr().out
     halved = bench("--variant", "tiny_16k", "--count", "--cfg_strength", "0")["stages"]
     assert halved["solve"]["flop"] == stages["solve"]["flop"] / 2
+    few = bench("--variant", "tiny_16k", "--count", "--num_steps", "4")["stages"]  # one pass each, by the sibling
+    assert few["solve"]["flop"] == stages["solve"]["flop"] / 25 * 4 / 2
 
 
 def test_the_comparison(bench):
