@@ -114,7 +114,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("runs/lora"))
     parser.add_argument("--clips", type=int, default=40, help="of stone, and as many of the old materials")
     parser.add_argument("--held_out", type=int, default=16, help="clips of each kind to judge by")
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=42, help="of the sampler")
