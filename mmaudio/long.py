@@ -114,14 +114,9 @@ def joint_velocity(
     return velocity
 
 
-def latent_rate(spec: SequenceSpec) -> float:
-    """Latents per second."""
-    return spec.sample_rate / spec.hop_length / spec.mel_per_latent
-
-
 def plan_video(inputs: Inputs, segments: Sequence[Segment]) -> Windows:
     """The windows of a long video, in latents. A video shorter than a window is one that runs on."""
-    spec, rate = inputs.spec, latent_rate(inputs.spec)
+    spec, rate = inputs.spec, inputs.spec.latent_rate
     total = max(spec.with_duration(inputs.duration).latent_len, spec.latent_len)
     borders = [round(segment.start * rate) for segment in segments] + [total]
     return plan(
@@ -163,7 +158,7 @@ def encode_windows(
                 progress("decode", i, count)
 
             with pipe.stage("decode", None):
-                frames = window_frames(pipe, inputs, start / latent_rate(inputs.spec), segments[k].scene)
+                frames = window_frames(pipe, inputs, start / inputs.spec.latent_rate, segments[k].scene)
             frames.clip, frames.sync = (
                 frames.clip if "clip" in names else None,
                 frames.sync if "sync" in names else None,
@@ -247,7 +242,7 @@ def solve(
 def decode(pipe, latents: Tensor, spec: SequenceSpec, progress: Progress | None = None) -> Tensor:
     """Unnormalised latents (1, L, C) of any length to a waveform (1, 1, N) on the CPU, window by window."""
     codec = pipe.part("codec")
-    windows = plan(latents.shape[1], spec.latent_len, round(OVERLAP * latent_rate(spec)))
+    windows = plan(latents.shape[1], spec.latent_len, round(OVERLAP * spec.latent_rate))
     count, ratio = len(windows.starts), spec.mel_per_latent
     with pipe.stage("VAE", progress) as report:
         mel = None

@@ -32,6 +32,11 @@ class SequenceSpec:
         return math.ceil(self.duration * self.sample_rate / self.hop_length / self.mel_per_latent)
 
     @property
+    def latent_rate(self) -> float:
+        """Latents per second."""
+        return self.sample_rate / self.hop_length / self.mel_per_latent
+
+    @property
     def mel_len(self) -> int:
         return self.latent_len * self.mel_per_latent
 

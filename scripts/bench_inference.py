@@ -20,6 +20,7 @@ clock's on a GPU). `--random_weights` serves for variants whose files are not he
 
 import argparse
 import copy
+import dataclasses
 import json
 import platform
 import resource
@@ -39,6 +40,7 @@ from mmaudio.codec.mel import MelSpectrogram
 from mmaudio.codec.vae import VAE
 from mmaudio.codec.vocoder import BigVGANConfig, GriffinLim, build_bigvgan, fold_weight_norm
 from mmaudio.compilation import compile_part
+from mmaudio.data.mixture import row_shapes
 from mmaudio.features.clip import build_text, build_vision, causal_mask
 from mmaudio.features.synchformer import SynchformerVisual
 from mmaudio.few_steps import choose
@@ -50,6 +52,7 @@ from mmaudio.stage.export import write_mp4
 from mmaudio.variants import VARIANTS, Variant
 
 STAGES = ("decode", "CLIP", "sync", "text", "conditions", "solve", "VAE", "vocoder", "mux")
+FEATURES = ("clip", "sync", "text")  # in the order that `MMAudio.encode_conditions` takes them
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -120,11 +123,8 @@ def count(v: Variant, duration: float, num_steps: int, passes: int) -> dict[str,
         size, side, words = v.clip.frame_size, v.sync.frame_size, v.network.text_len
         frame, segment = torch.empty(1, 3, size, size), torch.empty(1, 1, v.sync.segment_frames, 3, side, side)
         tokens, latents = torch.empty(2, words, v.clip.text["width"]), torch.empty(1, spec.latent_len, v.vae.latent_dim)
-        c = v.network
-        features = [
-            torch.empty(1, length, width)
-            for length, width in ((spec.clip_len, c.clip_dim), (spec.sync_len, c.sync_dim), (words, c.text_dim))
-        ]
+        shapes = row_shapes(dataclasses.replace(v, spec=spec))
+        features = [torch.empty(1, *shapes[name]) for name in FEATURES]
         mask, times = causal_mask(words), torch.empty(1)
         add("CLIP", lambda: vision(frame), vision, times=spec.clip_len)
         add("sync", lambda: sync(segment), sync, times=spec.sync_segments)
@@ -174,7 +174,8 @@ def check(args, pipe: Pipeline) -> dict[str, dict[str, float]]:
         return nn.functional.normalize(torch.randn(1, length, width, device=device), dim=-1)
 
     torch.manual_seed(1)
-    features = (random(spec.clip_len, c.clip_dim), random(spec.sync_len, c.sync_dim), random(c.text_len, c.text_dim))
+    shapes = row_shapes(dataclasses.replace(v, spec=spec))
+    features = [random(*shapes[name]) for name in FEATURES]
     noise = torch.randn(1, spec.latent_len, c.latent_dim, device=device)
     strength = args.cfg_strength
 

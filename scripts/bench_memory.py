@@ -12,6 +12,7 @@ the vocoder of tiny_16k, is left out. "all" is the default way: every part stays
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 import weakref
@@ -27,6 +28,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from mmaudio.codec.vae import VAE
 from mmaudio.codec.vocoder import BigVGANConfig, build_bigvgan, fold_weight_norm
+from mmaudio.data.mixture import row_shapes
 from mmaudio.features.clip import ClipEncoder, build_text, build_vision, causal_mask
 from mmaudio.features.synchformer import SynchformerVisual
 from mmaudio.model.network import MMAudio
@@ -111,10 +113,8 @@ def parts(v: Variant, duration: float, dtype: torch.dtype) -> dict[str, dict[str
         add("Synchformer", [sync], lambda: sync.encode(pictures))
 
         network = built(lambda: MMAudio(c))
-        features = [
-            zeros(1, length, width)
-            for length, width in ((spec.clip_len, c.clip_dim), (spec.sync_len, c.sync_dim), (c.text_len, c.text_dim))
-        ]
+        shapes = row_shapes(dataclasses.replace(v, spec=spec))
+        features = [zeros(1, *shapes[name]) for name in ("clip", "sync", "text")]
         noise, t = zeros(1, spec.latent_len, c.latent_dim), torch.zeros(1)
 
         def step(two_passes: bool) -> list[Tensor]:
@@ -124,13 +124,12 @@ def parts(v: Variant, duration: float, dtype: torch.dtype) -> dict[str, dict[str
         add("flow network", [network], lambda: step(False), lambda: step(True))
 
         vae = built(lambda: VAE(v.vae)).fold()
-        codec, latents, mel = [vae], zeros(1, v.vae.latent_dim, spec.latent_len), zeros(1, v.mel.num_mels, spec.mel_len)
-        runs = [lambda: vae.decode(latents)]
+        latents = zeros(1, v.vae.latent_dim, spec.latent_len)
         if isinstance(v.vocoder, BigVGANConfig):
-            codec += [vocoder := fold_weight_norm(built(lambda: build_bigvgan(v.vocoder)))]
-            runs += [lambda: vocoder(mel)]
-        most = max(map(held, runs))
-        found["codec"] = {"weights": size(*codec), "activations": most, "in two passes": most}
+            vocoder = fold_weight_norm(built(lambda: build_bigvgan(v.vocoder)))
+            add("codec", [vae, vocoder], lambda: vocoder(vae.decode(latents)))
+        else:
+            add("codec", [vae], lambda: vae.decode(latents))
     return found
 
 
@@ -151,12 +150,11 @@ def main() -> int:
     args = parser.parse_args()
     if unknown := [name for name in args.variants if name not in VARIANTS]:
         parser.error(f"unknown variant {unknown[0]!r}: expected some of {', '.join(VARIANTS)}")
-    for name in args.variants or VARIANTS:
-        shortest = VARIANTS[name].spec.min_duration
-        if not shortest <= args.duration < float("inf"):
-            parser.error(f"--duration {args.duration:g}: expected {shortest:g} s or more")
-    report = {}
-    for name in args.variants or VARIANTS:
+    names, report = args.variants or list(VARIANTS), {}
+    shortest = max(VARIANTS[name].spec.min_duration for name in names)
+    if not shortest <= args.duration < float("inf"):
+        parser.error(f"--duration {args.duration:g}: expected {shortest:g} s or more")
+    for name in names:
         found = parts(VARIANTS[name], args.duration, DTYPES[args.dtype])
         report[name] = {"parts": found, **totals(found)}
         print(f"{name}, {args.duration:g} s, {args.dtype}, MiB")

@@ -173,7 +173,7 @@ def seams(pipe, video: Path, spans=()) -> np.ndarray:
     from mmaudio.request import read_request
 
     request, spec = read_request(pipe.variant, video, segments=spans), pipe.variant.spec
-    rate, mel_rate = long.latent_rate(spec), spec.sample_rate / spec.hop_length
+    rate, mel_rate = spec.latent_rate, spec.sample_rate / spec.hop_length
     solver = long.plan_video(request.inputs, request.segments)
     decoder = long.plan(solver.total, solver.length, round(long.OVERLAP * rate))
     vocoder = long.plan(spec.mel_per_latent * solver.total, spec.mel_len, round(long.VOCODER_OVERLAP * mel_rate))

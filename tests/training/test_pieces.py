@@ -21,7 +21,7 @@ def clocked(spec, rows: int) -> FeatureBatch:
     """Features that say in seconds when they begin."""
     token = torch.arange(spec.sync_len)
     times = {
-        "mean": torch.arange(spec.latent_len) / (spec.sample_rate / spec.hop_length / spec.mel_per_latent),
+        "mean": torch.arange(spec.latent_len) / spec.latent_rate,
         "clip": torch.arange(spec.clip_len) / spec.clip_fps,
         "sync": token // spec.sync_tokens_per_segment * spec.sync_step / spec.sync_fps,
     }

@@ -72,7 +72,6 @@ def runs(tmp_path_factory):
 
 TWO_GROUPS = """
 import os, time
-import torch
 from mmaudio.training.distributed import ranks
 for turn in range(2):
     if turn and os.environ["RANK"] == "0":

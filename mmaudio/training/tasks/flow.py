@@ -173,8 +173,7 @@ class FlowLoss:
         last = int((whole.duration - spec.duration) * whole.sync_fps / whole.sync_step + 1e-6)  # 5.44 s are 17 steps
         first = (draw.uniform() * (last + 1)).long()  # (B,)
         start = first * whole.sync_step / whole.sync_fps  # (B,) seconds
-        seconds_per_latent = whole.hop_length * whole.mel_per_latent / whole.sample_rate
-        latent = (start / seconds_per_latent).round().long().clamp(max=whole.latent_len - spec.latent_len)
+        latent = (start * whole.latent_rate).round().long().clamp(max=whole.latent_len - spec.latent_len)
         clip = (start * whole.clip_fps).round().long().clamp(max=whole.clip_len - spec.clip_len)
         sync = first * whole.sync_tokens_per_segment
         return dataclasses.replace(
