@@ -77,7 +77,7 @@ for turn in range(2):
     if turn and os.environ["RANK"] == "0":
         time.sleep(3)  # the other one must wait, and not call at the first group's address
     with ranks("cpu", 60) as here:
-        print(turn, here.total(1.0)[0], flush=True)
+        os.write(1, f"{turn} {here.total(1.0)[0]}\\n".encode())  # at once: both ranks write to one pipe
 """
 
 
