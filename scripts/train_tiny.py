@@ -81,9 +81,9 @@ BUDGETS = {
         clips={"train": 2500, "val": 128, "train_audio": 1200},
         plans={
             "vae": Plan(16, 4000, 3e-3),
-            "heard": Plan(16, 2500, 2e-3),
+            "heard": Plan(16, 4500, 2e-3),
             "vocoder": Plan(8, 200, 1e-3),
-            "clip": Plan(128, 1500, 1e-3),
+            "clip": Plan(128, 3000, 1e-3),
             "sync": Plan(32, 20000, 1.5e-3),
             "pieces": Plan(32, 12000, 1.5e-3),
             "flow": Plan(16, 1000, 7e-4),
@@ -117,7 +117,7 @@ SETTINGS = {  # of each network's run, beyond the plan: differences from configs
     # With a hundredth of this weight a latent number held 3 nats, not 0.5: most was noise that nothing predicts.
     "heard": {"task": VAE_SETTINGS | {"kl_weight": 0.1, "quiet_weight": 0.1}, "precision": "bf16"},
     "vocoder": {"task": {"small": True, "frames": 32, "critic_width": 0.1}},
-    "clip": {"task": {"jitter": True}, "precision": "bf16"},
+    "clip": {"task": {"jitter": True, "events": True}, "precision": "bf16"},
     "sync": {"task": {"stage": "sound", "segments": 1, "events": True}, "precision": "bf16"},
     "pieces": {"task": FLOW_SETTINGS | {"seconds": 2.56}, "precision": "bf16", "optimizer": {"schedule": "cosine"}},
     "flow": {"task": FLOW_SETTINGS, "precision": "bf16", "optimizer": {"schedule": "cosine"}},

@@ -102,9 +102,13 @@ class ClipEncoder:
     @torch.inference_mode()
     def text(self, prompts: list[str]) -> Tensor:
         """Prompts to unit-length features of *every* token, (B, 77, D), without the text projection."""
-        m = self.text_tower
-        table = m.token_embedding.weight
-        tokens = tokenize(prompts).to(table.device)
-        x = m.token_embedding(tokens) + m.positional_embedding.to(table.dtype)  # (B, 77, D)
-        mask = causal_mask(x.shape[1]).to(x)
-        return F.normalize(m.ln_final(m.transformer(x, attn_mask=mask)), dim=-1)
+        tokens = tokenize(prompts).to(self.text_tower.token_embedding.weight.device)
+        return F.normalize(token_features(self.text_tower, tokens), dim=-1)
+
+
+def token_features(tower: nn.Module, tokens: Tensor) -> Tensor:
+    """Token ids (B, N) to the last layer's output for each of them, (B, N, D); also of open_clip's own `CLIP`."""
+    table = tower.token_embedding.weight
+    x = tower.token_embedding(tokens) + tower.positional_embedding.to(table.dtype)  # (B, N, D)
+    mask = causal_mask(x.shape[1]).to(x)
+    return tower.ln_final(tower.transformer(x, attn_mask=mask))

@@ -11,13 +11,16 @@ from mediatasks import draw, fit, read_batch, task_config, without_gradient, wri
 from PIL import Image
 from torch import nn
 
+from mmaudio.data.clip_cache import CacheSpec, CacheWriter
 from mmaudio.data.manifest import ManifestError, ManifestRow
+from mmaudio.data.preparation import ClipError
 from mmaudio.data.sampler import Item
 from mmaudio.features.clip import ClipEncoder, tokenize
 from mmaudio.loading import load_clip_text, load_clip_vision
 from mmaudio.media import MediaError, read_video
+from mmaudio.stage import LABELS
 from mmaudio.training.task import Nets
-from mmaudio.training.tasks import clip
+from mmaudio.training.tasks import clip, clip_events
 from mmaudio.variants import VARIANTS
 from mmaudio.weights import save_safetensors
 
@@ -70,7 +73,7 @@ class Towers(nn.Module):
 
 def toy_batch(captions: list[str]) -> clip.ClipBatch:
     frames = torch.randint(0, 256, (len(captions), 3, 4, 4), generator=torch.Generator().manual_seed(7))
-    return clip.ClipBatch(captions, frames.to(torch.uint8), tokenize(captions))
+    return clip.ClipBatch(captions, frames.to(torch.uint8), tokenize(captions), torch.zeros(len(captions), 0))
 
 
 def test_loss_is_open_clips_where_all_captions_differ():
@@ -102,7 +105,7 @@ def one_rank(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     whole, towers = toy_batch(CAPTIONS), Towers()
     mine = slice(3 * rank, 3 * rank + 3)
-    batch = clip.ClipBatch(whole.ids[mine], whole.frame[mine], whole.tokens[mine])
+    batch = clip.ClipBatch(whole.ids[mine], whole.frame[mine], whole.tokens[mine], whole.labels[mine])
     nets = Nets(nn.parallel.DistributedDataParallel(towers))  # must outlive the backward pass
     losses = clip.contrastive_loss(nets, batch, draw(batch))
     losses.total.backward()
@@ -153,6 +156,46 @@ def test_pictures_do_as_well(tmp_path):
     assert batch.frame.shape == (2, 3, 64, 64)
     assert batch.frame.float().mean((0, 2, 3)).tolist() == [255, 0, 0]
     assert torch.equal(batch.tokens[0], tokenize(["red"])[0])
+
+
+HEARD = [
+    {"kind": "strike", "material": "wood", "seen": True, "time": 0.1, "seconds": 0.0},
+    {"kind": "rain", "material": None, "seen": False, "time": 0.0, "seconds": 1.0},
+]
+SHATTERS = [{"kind": "shatter", "material": "glass", "seen": True, "time": 0.5, "seconds": 0.0}]
+
+
+def test_known_events_are_learned_from_a_clip_cache_and_from_nothing_else(films, tmp_path):
+    with pytest.raises(ClipError, match="needs a clip cache of simulated clips"):
+        read_batch(build(films, {"events": True}))
+
+    writer = CacheWriter(tmp_path / "cache", CacheSpec(2, 64, 0, 16_000, "test"))
+    scenes = {"wood": ("a stick on wood in the rain", HEARD), "glass": ("a glass breaks", SHATTERS)}
+    for shade, (name, (caption, events)) in zip((0, 255), scenes.items(), strict=True):
+        frames = np.full((2, 64, 64, 3), shade, np.uint8)
+        writer.append(frames, np.zeros(0, np.float32), {"id": name, "captions": [caption], "events": events})
+    task = build(tmp_path / "cache", {"events": True})
+    batch = read_batch(task, 2)
+    names = [[{LABELS[i] for i in row.nonzero()[:, 0]} for row in labels] for labels in batch.labels]
+    assert names == [[{"strike", "wood"}, {"strike", "wood", "rain"}], [{"shatter", "glass"}] * 2]
+
+    first, *_, last = fit(task, batch, steps=40, lr=2e-3)
+    for part in ("seen", "told"):
+        assert last[part] < 0.2 * first[part]
+    image, text, scale, logits = task.network.eval()(clip.clip_normalize(batch.frame), batch.tokens)
+    plain = task.network.clip(clip.clip_normalize(batch.frame), batch.tokens)
+    for found, expected in zip((image, text, scale), plain, strict=True):
+        torch.testing.assert_close(found, expected)
+
+    save_safetensors(tmp_path / task.file_name, task.export(task.network.state_dict()), task.metadata)
+    tiny = VARIANTS["tiny_16k"]
+    encoder = ClipEncoder(load_clip_vision(tiny, tmp_path), load_clip_text(tiny, tmp_path))
+    frame, words = encoder.image(batch.frame[:, None])[:, 0], encoder.text([row.caption for row in task.train.rows])
+    with torch.no_grad():  # what the flow network gets says it
+        readout = task.network
+        told = readout.told(clip_events.unit_variance(words).mean(1))
+        torch.testing.assert_close(torch.stack([readout.seen(clip_events.unit_variance(frame)), told], 1), logits)
+    assert torch.equal(told > 0, batch.labels[:, 1] > 0.5)
 
 
 @pytest.mark.parametrize(

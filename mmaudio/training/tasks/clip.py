@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mmaudio.data.clip_cache import CachedClip
 from mmaudio.data.clips import MediaClips, Row
 from mmaudio.data.manifest import ManifestError
+from mmaudio.data.preparation import ClipError
 from mmaudio.data.sampler import TensorBatch
 from mmaudio.features.clip import build_clip, tokenize
 from mmaudio.features.frames import clip_frame, clip_normalize
@@ -20,6 +21,7 @@ from mmaudio.media.video import CLIP_FPS, SYNC_FPS, Transform
 from mmaudio.training.config import TrainConfig
 from mmaudio.training.task import Draw, Losses, Nets, Task
 from mmaudio.training.tasks.augmentation import jittered
+from mmaudio.training.tasks.clip_events import EVENTS_WEIGHT, EventReadout, events_loss, known_labels
 from mmaudio.training.tasks.setup import (
     chosen_variant,
     media_clips,
@@ -38,6 +40,7 @@ MAX_SCALE = 100.0  # of the logits, as CLIP's own training limits it
 class Options:
     crop: float = 0.9  # smallest share of a frame's height and width that is seen in training; 1: whole frames
     jitter: bool = False  # also flip, shift and tint the frames of training: for small data
+    events: bool = False  # also learn what clip caches of simulated clips list: kinds and materials
 
 
 def build(config: TrainConfig, device: torch.device) -> Task:
@@ -51,10 +54,12 @@ def build(config: TrainConfig, device: torch.device) -> Task:
         raise ValueError(f"task.crop must be above 0 and at most 1, got {options.crop:g}")
     variant = chosen_variant(config)
     size, duration = variant.clip.frame_size, variant.spec.duration
-    train = captioned(media_clips(config.data.train, ReadFrame(size, duration, options.crop), ClipBatch))
+    read = ReadFrame(size, duration, options.crop, options.events)
+    train = captioned(media_clips(config.data.train, read, ClipBatch))
     validation = None
     if config.data.validation:
-        validation = captioned(media_clips(config.data.validation, ReadFrame(size, duration, crop=1.0), ClipBatch))
+        whole = dataclasses.replace(read, crop=1.0)
+        validation = captioned(media_clips(config.data.validation, whole, ClipBatch))
 
     torch.manual_seed(config.seed)
     clip = build_clip(variant.clip)
@@ -64,21 +69,28 @@ def build(config: TrainConfig, device: torch.device) -> Task:
     clip.logit_scale = nn.Parameter(clip.logit_scale.detach().view(1))  # FSDP cannot shard a scalar
     return Task(
         name="clip",
-        network=clip.to(device),
+        network=(EventReadout(clip) if options.events else clip).to(device),
         loss=ContrastiveLoss(options.jitter),
         train=train,
         validation=validation,
         file_name=variant.files.clip.local_names[0],
         metadata=metadata(variant, PART, variant.clip),
         export=open_clip_state,
-        blocks=lambda network: (*network.visual.transformer.resblocks, *network.transformer.resblocks),
+        blocks=blocks,
         can_accumulate=False,
     )
 
 
 def open_clip_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The network's state as open_clip has it: its temperature is a scalar."""
+    """The network's state as open_clip has it: its temperature is a scalar, and there are no read-outs."""
+    inner = {key.removeprefix("clip."): x for key, x in state.items() if key.startswith("clip.")}
+    state = inner or state
     return state | {"logit_scale": state["logit_scale"].view(())}
+
+
+def blocks(network: nn.Module) -> tuple[nn.Module, ...]:
+    clip = network.clip if isinstance(network, EventReadout) else network
+    return (*clip.visual.transformer.resblocks, *clip.transformer.resblocks)
 
 
 def captioned(clips: MediaClips) -> MediaClips:
@@ -93,20 +105,30 @@ def captioned(clips: MediaClips) -> MediaClips:
 class ClipBatch(TensorBatch):
     frame: Tensor  # (B, 3, H, W) uint8
     tokens: Tensor  # (B, 77) int64
+    labels: Tensor  # (B, 2, LABELS) of `known_labels`; (B, 0) if they are not asked for
 
 
 @dataclass(frozen=True)
 class ReadFrame:
-    """A `ReadClip`: a random frame of a clip (or a picture), and the tokens of its caption, or of one of them."""
+    """A `ReadClip`: a random frame of a clip (or a picture), and the tokens of its caption, or of one of them; and what
+    is known to sound."""
 
     size: int  # pixels
     duration: float  # seconds from the row's start that the caption speaks of
     crop: float
+    events: bool = False
 
     def __call__(self, row: Row, rng: np.random.Generator) -> dict[str, Tensor]:
         frame = self.frame(row, rng)
         caption = row.captions[int(rng.integers(len(row.captions)))]
-        return {"frame": frame, "tokens": tokenize([caption])[0]}
+        return {"frame": frame, "tokens": tokenize([caption])[0], "labels": self.known(row)}
+
+    def known(self, row: Row) -> Tensor:
+        if not self.events:
+            return torch.zeros(0)
+        if not isinstance(row, CachedClip):
+            raise ClipError(f"{row.path}: task.events needs a clip cache of simulated clips, this is a file")
+        return known_labels(row.events)
 
     def frame(self, row: Row, rng: np.random.Generator) -> Tensor:
         transform = cropped(rng, self.crop, clip_frame(self.size))
@@ -161,7 +183,7 @@ def contrastive_loss(nets: Nets, batch: ClipBatch, draw: Draw) -> Losses:
     """
     from open_clip.loss import ClipLoss
 
-    image, text, scale = nets.network(clip_normalize(batch.frame), batch.tokens)  # (B, D), (B, D)
+    image, text, scale, *known = nets.network(clip_normalize(batch.frame), batch.tokens)  # (B, D), (B, D)
     rank, world = rank_and_world() if nets.network.training else (0, 1)
     open_clip_loss = ClipLoss(gather_with_grad=True, rank=rank, world_size=world)
     per_image, per_text = open_clip_loss.get_logits(image.float(), text.float(), scale.float().clamp(max=MAX_SCALE))
@@ -171,7 +193,12 @@ def contrastive_loss(nets: Nets, batch: ClipBatch, draw: Draw) -> Losses:
     twins = (caption[:, None] == caption) & (labels[:, None] != labels)
     loss = (F.cross_entropy(without(per_image, twins), labels) + F.cross_entropy(without(per_text, twins), labels)) / 2
     found = caption[per_image.detach().argmax(dim=1)] == caption
-    return Losses(loss, {"top1": found.float().mean(), "scale": scale.detach().mean()})
+    parts = {"top1": found.float().mean(), "scale": scale.detach().mean()}
+    if known:
+        seen, told = events_loss(known[0], batch.labels)
+        loss = loss + EVENTS_WEIGHT * (seen + told)
+        parts |= {"seen": seen.detach(), "told": told.detach()}
+    return Losses(loss, parts)
 
 
 def without(logits: Tensor, pairs: Tensor) -> Tensor:
