@@ -1,14 +1,17 @@
 """Is anything lost or doubled when a run is killed at any moment? Kills extraction and training, again and again.
 
     python scripts/kill_training.py --kills 20
+    python scripts/kill_training.py --kills 20 --ranks 2     # training under torchrun
 
-On a few small Foley Stage clips: one extraction and one training are left alone; another pair is killed (SIGKILL, the
-whole process group) at random moments and started again with the same command, half of the times each. In the end the
-feature stores must be equal byte by byte, the final weights bit by bit, and every step be in the statistics once. Takes
-a few minutes on two cores.
+On a few small Foley Stage clips: one extraction and one training are left alone; another pair is killed (SIGKILL) at
+random moments and started again with the same command, half of the times each. In the end the feature stores must be
+equal byte by byte, the final weights bit by bit, and every step be in the statistics once. Of several ranks half of the
+kills take torchrun alone, whose ranks then save and end by themselves, and half all processes. Takes a few minutes on
+two cores.
 """
 
 import argparse
+import contextlib
 import filecmp
 import json
 import os
@@ -32,13 +35,15 @@ START_UP = 8  # seconds, about
 WINDOWS = (1.0, 6.0)  # seconds of work before a kill, at most: extraction and training
 
 
-def command(name: str, steps: int) -> tuple[list[str], list[str]]:
+def command(name: str, steps: int, ranks: int) -> tuple[list[str], list[str]]:
     """Extraction and training of one of the two pairs."""
     extract = [
         str(ROOT / "scripts" / "extract_features.py"), "manifest=clips/manifest.tsv", f"output=data/{name}",
         "variant=tiny_16k", "num_workers=0",
     ]  # fmt: skip
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
     train = [
+        *(torchrun if ranks > 1 else []),
         *(str(ROOT / "train.py"), f"exp_id={name}", "variant=tiny_16k", "data=my_clips"),
         *(f"data.train=[{{store: data/{name}}}]", f"steps={steps}", "batch_size=2", "num_workers=0", "log_every=1"),
         *("checkpoint_every=3", "validate_every=0", "ema.snapshot_every=10", "precision=bf16", "optimizer.warmup=5"),
@@ -82,11 +87,20 @@ def harass(words: list[str], folder: Path, kills: int, window: float, rng: rando
             time.sleep(rng.uniform(0, window))
         if process.poll() is not None:
             return killed
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        kill(process, rng.random() < 0.5)
         bar.update()
     finish(words, folder)
     return kills
+
+
+def kill(process: subprocess.Popen, with_ranks: bool) -> None:
+    """SIGKILL to the process, and to the ranks that it started as torchrun does: in process groups of their own."""
+    ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.killpg(process.pid, signal.SIGKILL)
+    for pid in ranks if with_ranks else ():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+    process.wait()
 
 
 def main() -> int:
@@ -94,6 +108,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--clips", type=int, default=16)
     parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--ranks", type=int, default=1, help="of the training")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     args = parser.parse_args()
     rng = random.Random(args.seed)
@@ -101,12 +116,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name, tqdm(total=args.kills, desc="kills", disable=None) as bar:
         folder = Path(name)
         export(range(args.clips), folder / "clips", split="train", size=64)
-        for words in command("calm", args.steps):
+        for words in command("calm", args.steps, args.ranks):
             finish(words, folder)
         shares = (args.kills // 2, args.kills - args.kills // 2)
         killed = sum(
             harass(words, folder, share, window, rng, bar)
-            for words, share, window in zip(command("killed", args.steps), shares, WINDOWS, strict=True)
+            for words, share, window in zip(command("killed", args.steps, args.ranks), shares, WINDOWS, strict=True)
         )
         if killed < args.kills:
             problems.append(f"only {killed} kills before the work was done: give it more --clips or --steps")

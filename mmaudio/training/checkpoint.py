@@ -21,6 +21,7 @@ from torch.distributed.checkpoint import CheckpointException
 
 from mmaudio.training.distributed import Ranks
 from mmaudio.version import __version__
+from mmaudio.weights import WeightError
 
 FILES = "files.json"
 PREFIX = "step_"
@@ -80,21 +81,39 @@ class Checkpoints:
         """
         path = self.folder / f"{PREFIX}{step:08d}"
         temporary = self.folder / f".{path.name}.tmp"
-        problem = None
-        try:
-            if self.ranks.is_main:
-                shutil.rmtree(temporary, ignore_errors=True)
-                temporary.mkdir(parents=True)
-            self.ranks.wait()
+
+        def make_folder() -> None:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+
+        def save_state() -> None:
             _quiet(dcp.save, state, checkpoint_id=temporary / "state")
-            if self.ranks.is_main:
-                write_weights(temporary)
-                (temporary / "config.json").write_text(json.dumps(config, indent=1))
-                files = {str(f.relative_to(temporary)): f.stat().st_size for f in temporary.rglob("*") if f.is_file()}
-                _write_synced(temporary / FILES, json.dumps({"version": __version__, "step": step, "files": files}))
-        except (OSError, CheckpointException, RuntimeError) as error:  # dcp wraps what the disk says
-            problem = error
-        if any(self.ranks.maximum(float(problem is not None))):
+
+        def finish() -> None:
+            write_weights(temporary)
+            (temporary / "config.json").write_text(json.dumps(config, indent=1))
+            files = {str(f.relative_to(temporary)): f.stat().st_size for f in temporary.rglob("*") if f.is_file()}
+            _write_synced(temporary / FILES, json.dumps({"version": __version__, "step": step, "files": files}))
+            shutil.rmtree(path, ignore_errors=True)  # only a damaged one can be there
+            os.rename(temporary, path)
+            _sync_folder(self.folder)
+            for old in self.complete()[: -self.keep]:
+                shutil.rmtree(old)
+
+        for work, by_all in ((make_folder, False), (save_state, True), (finish, False)):
+            problem = None
+            if by_all or self.ranks.is_main:
+                try:
+                    work()
+                except (
+                    OSError,
+                    CheckpointException,
+                    RuntimeError,
+                    WeightError,
+                ) as error:  # what the disk says, wrapped
+                    problem = error
+            if not any(self.ranks.maximum(float(problem is not None))):
+                continue
             if self.ranks.is_main:
                 shutil.rmtree(temporary, ignore_errors=True)
             reason = _reason(problem) if problem else "another rank failed"
@@ -102,13 +121,6 @@ class Checkpoints:
                 f"{path}: cannot be written ({reason}); make room and run the same command again: the older "
                 "checkpoints are whole"
             ) from problem
-        if self.ranks.is_main:
-            shutil.rmtree(path, ignore_errors=True)  # only a damaged one can be there
-            os.rename(temporary, path)
-            _sync_folder(self.folder)
-            for old in self.complete()[: -self.keep]:
-                shutil.rmtree(old)
-        self.ranks.wait()
         return path
 
     def load(self, path: Path, state: dict) -> None:

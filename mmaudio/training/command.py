@@ -1,9 +1,11 @@
 """`train.py`: configuration in, a run folder out."""
 
+import contextlib
 import dataclasses
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from mmaudio.console import error_line, expected_errors, log
@@ -12,6 +14,7 @@ from mmaudio.training.config import TrainConfig
 
 TASKS = ("flow", "distill", "vae", "vocoder", "clip", "sync")
 USAGE_ERROR, LOST_RANK = 2, 1
+PATIENCE = 60.0  # seconds for another training to leave a run folder
 OUT_OF_MEMORY = "error: out of memory: set a smaller batch_size, or share it with accumulation=2 (or 4, 8)"
 
 
@@ -72,14 +75,15 @@ def train_here(config: TrainConfig, here) -> int:
         raise ValueError(f"lora is for task flow; for task {name} leave lora.rank=0")
     task = importlib.import_module(f"mmaudio.training.tasks.{name}").build(config, here.device)
     folder = Path(config.output) / config.exp_id
-    if here.is_main:
-        write_config(folder, config)
     parameters = sum(p.numel() for p in task.network.parameters() if p.requires_grad)
     say(
         f"task {task.name}: {parameters / 1e6:.2f}M trainable parameters, {len(task.train)} clips, "
         f"{here.world} rank(s) on {here.device.type}, batches of {config.batch_size}; everything goes to {folder}"
     )
-    weights, step = train(task, config, here, folder, say)
+    with sole_writer(folder, here, say):
+        if here.is_main:
+            write_config(folder, config)
+        weights, step = train(task, config, here, folder, say)
     if weights is None:
         say(f"stopped at step {step}; run the same command again to go on")
     elif here.is_main:
@@ -87,8 +91,35 @@ def train_here(config: TrainConfig, here) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def sole_writer(folder: Path, here, say: Callable[[str], None]):
+    """Keeps other trainings out of the run folder; waits a while for ranks that end because their torchrun was killed.
+
+    Raises:
+        ValueError: somebody else writes it; on all ranks.
+    """
+    from filelock import FileLock, Timeout
+
+    lock, busy = FileLock(folder / ".lock"), False
+    if here.is_main:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            say(f"waiting for another training that writes {folder}")
+            try:
+                lock.acquire(timeout=PATIENCE)
+            except Timeout:
+                busy = True
+    if any(here.maximum(float(busy))):
+        raise ValueError(f"{folder}: another training writes it; wait for its end or stop it, or choose another exp_id")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def write_config(folder: Path, config: TrainConfig) -> None:
     from omegaconf import OmegaConf
 
-    folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(OmegaConf.create(dataclasses.asdict(config)), folder / "config.yaml")

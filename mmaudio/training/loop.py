@@ -7,6 +7,7 @@ and the last step are ordinary ones, and "run the same command again" goes on wh
 import contextlib
 import dataclasses
 import math
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from itertools import count
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.tensor import DTensor
@@ -45,7 +47,7 @@ class TrainingError(Exception):
 def train(
     task: Task, config: TrainConfig, ranks: Ranks, folder: Path, log: Callable[[str], None]
 ) -> tuple[Path | None, int]:
-    """Train until `config.steps`, a SIGTERM, or too many bad steps. All ranks call it.
+    """Train until `config.steps`, a SIGTERM, torchrun's end, or too many bad steps. All ranks call it.
 
     Returns:
         The finished weights (None if it was stopped before its end), and the steps done.
@@ -248,8 +250,12 @@ class TrainingState:
             weight = float(len(batch)) if k < len(starts) else 0.0
             for name, value in ({"loss": losses.total} | losses.parts).items():
                 sums[name] = sums.get(name, 0.0) + weight * value.detach().double()
+            if losses.by_time is not None:
+                sums["by_time"] = sums.get("by_time", 0.0) + (k < len(starts)) * losses.by_time.detach().double()
         module.train()
-        return {name: ranks.total(value.item())[0] / len(source) for name, value in sums.items()}
+        times = sums.pop("by_time", None)
+        means = {name: ranks.total(value.item())[0] / len(source) for name, value in sums.items()}
+        return means if times is None else means | {"by_time": by_time(ranks.sum(times))}
 
     def preview(self, step: int, folder: Path, tracker: Tracker) -> None:
         """Sound and pictures from the averaged weights, on the main rank while the others wait."""
@@ -362,17 +368,25 @@ class Meter:
 
 @dataclass
 class Stop:
-    requested: bool = False  # this rank got a SIGTERM
-    agreed: bool = False  # some rank did, and all know
+    signalled: bool = False  # this rank got a SIGTERM
+    agreed: bool = False  # some rank is to stop, and all know
+    launcher: int | None = None  # process that started this rank and watches it
+
+    @property
+    def requested(self) -> bool:
+        return self.signalled or self.launcher not in (None, os.getppid())
 
 
 @contextlib.contextmanager
 def stop_on_sigterm():
-    """SIGTERM (a pre-empted node, torchrun stopping) becomes a request: save, then end."""
-    stop = Stop()
+    """SIGTERM (a pre-empted node, torchrun stopping) becomes a request: save, then end.
+
+    So does the end of torchrun itself: when it is killed its ranks are not, and nobody would stop them.
+    """
+    stop = Stop(launcher=os.getppid() if dist.is_torchelastic_launched() else None)
 
     def request(signum, frame):
-        stop.requested = True
+        stop.signalled = True
 
     before = signal.signal(signal.SIGTERM, request)
     try:

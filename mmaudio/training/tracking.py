@@ -37,8 +37,12 @@ class Tracker:
         with self.path.open("a") as file:
             file.write(json.dumps({"step": step, "kind": kind} | scalars) + "\n")
         for name, value in scalars.items():
-            if isinstance(value, int | float):
+            if not isinstance(value, list):
                 self.board.add_scalar(f"{kind}/{name}", value, step)
+                continue
+            for i, part in enumerate(value):  # by bins of the flow time, the first at noise
+                if part is not None:
+                    self.board.add_scalar(f"{kind}_{name}/{i:02}", part, step)
 
     def audio(self, name: str, waveform: Tensor, sample_rate: int, step: int) -> None:
         """Waveform (1, N) in [-1, 1]."""

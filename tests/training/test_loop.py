@@ -1,5 +1,6 @@
 """The loop on a task of no size: order of things, resuming, stopping, skipping, keeping. Ranks: test_ranks.py."""
 
+import contextlib
 import json
 import os
 import signal
@@ -7,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toy import ToySource, toy_config, toy_loss, toy_task
 
 from mmaudio.data.sampler import Item, derived_seed
@@ -119,6 +122,10 @@ def test_loss_by_time(run):
     task.loss = with_bins
     folder = run(task=task, accumulation=2)[0]
     assert lines(folder)[0]["by_time"] == [4.0, None]
+    assert lines(folder, "validation")[5]["by_time"] == [4.0, None]
+    board = EventAccumulator(str(folder / "tensorboard")).Reload()
+    assert [event.value for event in board.Scalars("train_by_time/00")] == [4.0] * 12
+    assert "train_by_time/01" not in board.Tags()["scalars"]
 
 
 def test_numbers_that_join_later_are_means_too(run):
@@ -190,20 +197,18 @@ def test_half_written_ones_are_never_loaded(run):
     assert not half.exists()
 
 
-def test_disk_full_at_a_checkpoint_keeps_the_older_ones(run, monkeypatch, tmp_path):
-    import torch.distributed.checkpoint as dcp
+@pytest.mark.parametrize(("where", "name"), [(dcp, "save"), (loop, "save_safetensors")], ids=["state", "weights"])
+def test_disk_full_at_a_checkpoint_keeps_the_older_ones(run, monkeypatch, tmp_path, full_disk, where, name):
+    real, saves = getattr(where, name), 0
 
-    real, saves = dcp.save, 0
-
-    def failing(*args, **kwargs):
+    def second_time_full(*args, **kwargs):
         nonlocal saves
         saves += 1
-        if saves == 2:
-            raise OSError(28, "No space left on device")
-        return real(*args, **kwargs)
+        with full_disk(64) if saves == 2 else contextlib.nullcontext():
+            return real(*args, **kwargs)
 
-    monkeypatch.setattr(dcp, "save", failing)
-    with pytest.raises(CheckpointError, match=r"No space left on device.*make room"):
+    monkeypatch.setattr(where, name, second_time_full)
+    with pytest.raises(CheckpointError, match=r"step_00000008: cannot be written \(.*make room"):
         run()
     assert [p.name for p in (tmp_path / "run/checkpoints").iterdir()] == ["step_00000004"]
     monkeypatch.undo()
