@@ -8,7 +8,7 @@
     python scripts/train_tiny.py --budget cpu --go-on mmaudio/bundled    # another round for its flow network
 
 Stages, in their order: data (clips rendered to memory-mapped files), vae, vocoder (a small BigVGAN, compared with
-Griffin-Lim), clip, sync (the picture predicts its sound and events), features (by the code of
+Griffin-Lim), clip and sync (which also learn what the clips' events are), features (by the code of
 scripts/extract_features.py), pieces and flow (the flow network, first on pieces of clips, then on whole ones), ema (the
 averaging length with the lowest validation loss), guided and few (the distillation of docs/few_steps.md; what the
 network has beyond its teacher becomes a small file), evaluate, pack (into mmaudio/bundled, with a model card).
@@ -98,7 +98,7 @@ BUDGETS = {
             "vae": Plan(64, 3000, 3e-3),
             "heard": Plan(64, 2000, 2e-3),
             "vocoder": Plan(16, 1000, 5e-4),
-            "clip": Plan(256, 1500, 1e-3),
+            "clip": Plan(256, 3000, 1e-3),
             "sync": Plan(128, 3000, 1e-3),
             "pieces": Plan(256, 8000, 2e-3),
             "flow": Plan(128, 2500, 1e-3),

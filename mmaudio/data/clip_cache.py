@@ -66,8 +66,15 @@ class CachedClip:
 
     @property
     def events(self) -> list[dict]:
-        """What is known to happen, if the clip was simulated: `mmaudio.stage.Event`s as dicts."""
-        return self.cache.lines[self.index].get("events", [])
+        """What happens in a simulated clip: `mmaudio.stage.Event`s as dicts.
+
+        Raises:
+            ManifestError: nobody knows.
+        """
+        try:
+            return self.cache.lines[self.index]["events"]
+        except KeyError:
+            raise ManifestError(f"{self.path}: its line lists no events: the clip was not simulated") from None
 
     def frames(self, size: int) -> Tensor:
         """(T, 3, H, W) uint8 at 25 fps; a view.

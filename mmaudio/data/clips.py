@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmaudio.data.clip_cache import CachedClip, listed_clips
-from mmaudio.data.manifest import ManifestRow
+from mmaudio.data.manifest import ManifestError, ManifestRow
 from mmaudio.data.preparation import ClipError, resample
 from mmaudio.data.sampler import Item, TensorBatch, weighted_order
 from mmaudio.media import read_audio
@@ -55,6 +55,19 @@ class MediaClips:
 def read_sound(row: Row, duration: float) -> tuple[Tensor, int]:
     """Sound (C, N) from the row's start on, and its rate."""
     return row.sound() if isinstance(row, CachedClip) else read_audio(row.path, duration, row.start)
+
+
+def check_events(clips: MediaClips) -> None:
+    """ManifestError if it is not known of every clip what happens in it."""
+    for row in clips.rows:
+        simulated_events(row)
+
+
+def simulated_events(row: Row) -> list[dict]:
+    """What is known to happen in a clip, for tasks with `task.events`; ManifestError if nothing is."""
+    if not isinstance(row, CachedClip):
+        raise ManifestError(f"{row.path}: task.events needs a clip cache of simulated clips, this is a file")
+    return row.events
 
 
 @dataclass

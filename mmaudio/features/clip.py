@@ -55,9 +55,9 @@ def build_text(config: ClipConfig) -> nn.Module:
     return TextTower(config.embed_dim, config.quick_gelu, **config.text).eval()
 
 
-def causal_mask(length: int) -> Tensor:
+def causal_mask(length: int, device: torch.device | None = None) -> Tensor:
     """(N, N) additive mask: a token sees itself and those before it."""
-    return torch.full((length, length), float("-inf")).triu(1)
+    return torch.full((length, length), float("-inf"), device=device).triu(1)
 
 
 def tokenize(prompts: list[str]) -> Tensor:
@@ -110,5 +110,5 @@ def token_features(tower: nn.Module, tokens: Tensor) -> Tensor:
     """Token ids (B, N) to the last layer's output for each of them, (B, N, D); also of open_clip's own `CLIP`."""
     table = tower.token_embedding.weight
     x = tower.token_embedding(tokens) + tower.positional_embedding.to(table.dtype)  # (B, N, D)
-    mask = causal_mask(x.shape[1]).to(x)
+    mask = causal_mask(x.shape[1], x.device).to(x.dtype)
     return tower.ln_final(tower.transformer(x, attn_mask=mask))

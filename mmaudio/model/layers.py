@@ -20,6 +20,11 @@ def layer_norm(x: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:])
 
 
+def unit_variance(x: Tensor) -> Tensor:
+    """Features of unit length to such whose D numbers vary by about one."""
+    return x * x.shape[-1] ** 0.5
+
+
 class ChannelLastConv1d(nn.Conv1d):
     """1-D convolution over time on (B, N, D)."""
 

@@ -16,6 +16,7 @@ from mmaudio.model.layers import (
     nearest_exact_index,
     rope_table,
     sync_frame_index,
+    unit_variance,
     without_convolutions,
 )
 from mmaudio.sequence import SequenceSpec
@@ -251,7 +252,7 @@ class MMAudio(nn.Module):
                 )
 
         if self.config.unit_variance:
-            clip, text = clip * self.config.clip_dim**0.5, text * self.config.text_dim**0.5
+            clip, text = unit_variance(clip), unit_variance(text)
         sync = sync.unflatten(1, (-1, self.config.sync_tokens_per_segment)) + self.sync_pos_emb  # (B, S/8, 8, sync_dim)
         sync = sync.flatten(1, 2).to(self.dtype)  # (B, S, sync_dim)
         if self.sync_frames_proj is not None:

@@ -13,12 +13,13 @@ from torch import nn
 
 from mmaudio.data.clip_cache import CacheSpec, CacheWriter
 from mmaudio.data.manifest import ManifestError, ManifestRow
-from mmaudio.data.preparation import ClipError
 from mmaudio.data.sampler import Item
 from mmaudio.features.clip import ClipEncoder, tokenize
 from mmaudio.loading import load_clip_text, load_clip_vision
 from mmaudio.media import MediaError, read_video
+from mmaudio.model.layers import unit_variance
 from mmaudio.stage import LABELS
+from mmaudio.training.config import DataConfig, DataEntry
 from mmaudio.training.task import Nets
 from mmaudio.training.tasks import clip, clip_events
 from mmaudio.variants import VARIANTS
@@ -60,20 +61,23 @@ def test_it_learns_and_the_result_loads(films, tmp_path):
 class Towers(nn.Module):
     """As CLIP is called, in a hundredth of the time."""
 
-    def __init__(self):
+    def __init__(self, events: bool = False):
         super().__init__()
         torch.manual_seed(0)
-        self.image, self.text = nn.Linear(48, 8), nn.Linear(77, 8)
+        self.events = events
+        self.image, self.text, self.labels = nn.Linear(48, 8), nn.Linear(77, 8), nn.Linear(8, 2)
         self.scale = nn.Parameter(torch.tensor([1.0]))
 
     def forward(self, image, tokens):
-        features = self.image(image.flatten(1)), self.text(tokens.float() / 49408)
-        return *(F.normalize(x, dim=-1) for x in features), self.scale.exp()
+        image, text = (F.normalize(x, dim=-1) for x in (self.image(image.flatten(1)), self.text(tokens / 49408)))
+        known = [torch.stack([self.labels(image), self.labels(text)], 1)] if self.events else []
+        return image, text, self.scale.exp(), *known
 
 
 def toy_batch(captions: list[str]) -> clip.ClipBatch:
     frames = torch.randint(0, 256, (len(captions), 3, 4, 4), generator=torch.Generator().manual_seed(7))
-    return clip.ClipBatch(captions, frames.to(torch.uint8), tokenize(captions), torch.zeros(len(captions), 0))
+    labels = torch.arange(len(captions) * 4).view(-1, 2, 2) % 3 / 2
+    return clip.ClipBatch(captions, frames.to(torch.uint8), tokenize(captions), labels)
 
 
 def test_loss_is_open_clips_where_all_captions_differ():
@@ -103,18 +107,19 @@ CAPTIONS = ["rain", "a dog", "rain", "a bell", "a dog", "a train"]
 def one_rank(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    whole, towers = toy_batch(CAPTIONS), Towers()
+    whole, towers = toy_batch(CAPTIONS), Towers(events=True)
     mine = slice(3 * rank, 3 * rank + 3)
     batch = clip.ClipBatch(whole.ids[mine], whole.frame[mine], whole.tokens[mine], whole.labels[mine])
     nets = Nets(nn.parallel.DistributedDataParallel(towers))  # must outlive the backward pass
     losses = clip.contrastive_loss(nets, batch, draw(batch))
     losses.total.backward()
-    torch.save([losses.total.detach(), *(p.grad for p in towers.parameters())], f"{folder}/{rank}.pt")
+    dist.all_reduce(total := losses.total.detach() / 2)
+    torch.save([total, *(p.grad for p in towers.parameters())], f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
 def test_two_ranks_learn_what_one_does(tmp_path):
-    batch, towers = toy_batch(CAPTIONS), Towers()
+    batch, towers = toy_batch(CAPTIONS), Towers(events=True)
     loss = clip.contrastive_loss(Nets(towers), batch, draw(batch)).total
     loss.backward()
     torch.multiprocessing.start_processes(one_rank, (str(tmp_path),), nprocs=2, start_method="spawn")
@@ -165,37 +170,62 @@ HEARD = [
 SHATTERS = [{"kind": "shatter", "material": "glass", "seen": True, "time": 0.5, "seconds": 0.0}]
 
 
-def test_known_events_are_learned_from_a_clip_cache_and_from_nothing_else(films, tmp_path):
-    with pytest.raises(ClipError, match="needs a clip cache of simulated clips"):
-        read_batch(build(films, {"events": True}))
-
-    writer = CacheWriter(tmp_path / "cache", CacheSpec(2, 64, 0, 16_000, "test"))
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("simulated")
+    writer = CacheWriter(folder, CacheSpec(2, 64, 0, 16_000, "test"))
     scenes = {"wood": ("a stick on wood in the rain", HEARD), "glass": ("a glass breaks", SHATTERS)}
     for shade, (name, (caption, events)) in zip((0, 255), scenes.items(), strict=True):
         frames = np.full((2, 64, 64, 3), shade, np.uint8)
         writer.append(frames, np.zeros(0, np.float32), {"id": name, "captions": [caption], "events": events})
-    task = build(tmp_path / "cache", {"events": True})
-    batch = read_batch(task, 2)
-    names = [[{LABELS[i] for i in row.nonzero()[:, 0]} for row in labels] for labels in batch.labels]
+    return folder
+
+
+def test_labels_are_what_is_seen_and_what_is_told(simulated):
+    labels = read_batch(build(simulated, {"events": True}), 2).labels
+    names = [[{LABELS[i] for i in row.nonzero()[:, 0]} for row in clip] for clip in labels]
     assert names == [[{"strike", "wood"}, {"strike", "wood", "rain"}], [{"shatter", "glass"}] * 2]
+    assert read_batch(build(simulated), 2).labels.shape == (2, 0)
+
+
+def test_both_towers_learn_events_and_what_they_give_says_them(simulated, tmp_path):
+    task = build(simulated, {"events": True})
+    network, batch = task.network, read_batch(task, 2)
+    assert len(task.blocks(network)) == 3 + 2
+    sum(clip_events.events_loss(network(clip.clip_normalize(batch.frame), batch.tokens)[3], batch.labels)).backward()
+    for first_layer in (network.clip.visual.conv1, network.clip.token_embedding):  # not the read-outs alone
+        assert first_layer.weight.grad.abs().sum() > 0
 
     first, *_, last = fit(task, batch, steps=40, lr=2e-3)
     for part in ("seen", "told"):
         assert last[part] < 0.2 * first[part]
-    image, text, scale, logits = task.network.eval()(clip.clip_normalize(batch.frame), batch.tokens)
-    plain = task.network.clip(clip.clip_normalize(batch.frame), batch.tokens)
-    for found, expected in zip((image, text, scale), plain, strict=True):
-        torch.testing.assert_close(found, expected)
-
-    save_safetensors(tmp_path / task.file_name, task.export(task.network.state_dict()), task.metadata)
+    save_safetensors(tmp_path / task.file_name, task.export(network.state_dict()), task.metadata)
     tiny = VARIANTS["tiny_16k"]
     encoder = ClipEncoder(load_clip_vision(tiny, tmp_path), load_clip_text(tiny, tmp_path))
     frame, words = encoder.image(batch.frame[:, None])[:, 0], encoder.text([row.caption for row in task.train.rows])
-    with torch.no_grad():  # what the flow network gets says it
-        readout = task.network
-        told = readout.told(clip_events.unit_variance(words).mean(1))
-        torch.testing.assert_close(torch.stack([readout.seen(clip_events.unit_variance(frame)), told], 1), logits)
-    assert torch.equal(told > 0, batch.labels[:, 1] > 0.5)
+    with torch.no_grad():
+        said = [network.seen(unit_variance(frame)), network.told(unit_variance(words).mean(1))]
+        *plain, logits = network.eval()(clip.clip_normalize(batch.frame), batch.tokens)
+        torch.testing.assert_close(torch.stack(said, 1), logits)
+        torch.testing.assert_close(plain, list(network.clip(clip.clip_normalize(batch.frame), batch.tokens)))
+    assert torch.equal(logits > 0, batch.labels > 0.5)
+
+    again = build(simulated, {"events": True}, weights=str(tmp_path / task.file_name)).network.clip
+    assert all(torch.equal(x, again.state_dict()[name]) for name, x in network.clip.state_dict().items())
+
+
+def test_events_are_learned_from_simulated_clips_alone(films, simulated, tmp_path):
+    with pytest.raises(ManifestError, match="needs a clip cache of simulated clips"):
+        build(films, {"events": True})
+    writer = CacheWriter(tmp_path / "filmed", CacheSpec(2, 64, 0, 16_000, "test"))
+    line = {"id": "one", "captions": ["a dog"]}
+    writer.append(np.zeros((2, 64, 64, 3), np.uint8), np.zeros(0, np.float32), line)
+    with pytest.raises(ManifestError, match="one: its line lists no events"):
+        build(tmp_path / "filmed", {"events": True})
+    filmed, cache = DataEntry(manifest=str(tmp_path / "filmed")), DataEntry(manifest=str(simulated))
+    data = DataConfig(train=[cache], validation=[filmed])
+    with pytest.raises(ManifestError, match="one: its line lists no events"):
+        build(simulated, {"events": True}, data=data)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from mediatasks import fit, task_config, write_films
 from safetensors.torch import load_file
 
 from mmaudio.data.clip_cache import CacheSpec, CacheWriter
-from mmaudio.data.preparation import ClipError
+from mmaudio.data.manifest import ManifestError
 from mmaudio.data.sampler import Item
 from mmaudio.features.synchformer import SynchformerConfig
 from mmaudio.loading import load_sync
@@ -104,8 +104,8 @@ def test_known_events_are_marked_by_kind_and_material_while_they_sound():
 def test_known_events_are_learned_from_a_clip_cache_and_from_nothing_else(build, tmp_path):
     with pytest.raises(ValueError, match=r"task\.events is for task\.stage=sound"):
         build(stage="contrastive", events=True)
-    with pytest.raises(ClipError, match="needs a clip cache of simulated clips"):
-        build(events=True).train.__getitems__([Item(0, 0)])
+    with pytest.raises(ManifestError, match="needs a clip cache of simulated clips"):
+        build(events=True)
     rng = np.random.default_rng(0)
     writer = CacheWriter(tmp_path / "cache", CacheSpec(25, 32, 16_000, 16_000, "test"))
     for k in range(4):

@@ -1,4 +1,4 @@
-"""CLIP, on frames and captions: open_clip's contrastive loss over all ranks."""
+"""CLIP, on frames and captions: open_clip's contrastive loss over all ranks; of simulated clips also what they tell."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmaudio.data.clip_cache import CachedClip
-from mmaudio.data.clips import MediaClips, Row
+from mmaudio.data.clips import MediaClips, Row, check_events, simulated_events
 from mmaudio.data.manifest import ManifestError
-from mmaudio.data.preparation import ClipError
 from mmaudio.data.sampler import TensorBatch
 from mmaudio.features.clip import build_clip, tokenize
 from mmaudio.features.frames import clip_frame, clip_normalize
@@ -21,7 +20,7 @@ from mmaudio.media.video import CLIP_FPS, SYNC_FPS, Transform
 from mmaudio.training.config import TrainConfig
 from mmaudio.training.task import Draw, Losses, Nets, Task
 from mmaudio.training.tasks.augmentation import jittered
-from mmaudio.training.tasks.clip_events import EVENTS_WEIGHT, EventReadout, events_loss, known_labels
+from mmaudio.training.tasks.clip_events import EVENTS_WEIGHT, READOUTS, EventReadout, events_loss, known_labels
 from mmaudio.training.tasks.setup import (
     chosen_variant,
     media_clips,
@@ -60,6 +59,9 @@ def build(config: TrainConfig, device: torch.device) -> Task:
     if config.data.validation:
         whole = dataclasses.replace(read, crop=1.0)
         validation = captioned(media_clips(config.data.validation, whole, ClipBatch))
+    if options.events:
+        for clips in filter(None, (train, validation)):
+            check_events(clips)
 
     torch.manual_seed(config.seed)
     clip = build_clip(variant.clip)
@@ -83,8 +85,7 @@ def build(config: TrainConfig, device: torch.device) -> Task:
 
 def open_clip_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The network's state as open_clip has it: its temperature is a scalar, and there are no read-outs."""
-    inner = {key.removeprefix("clip."): x for key, x in state.items() if key.startswith("clip.")}
-    state = inner or state
+    state = {key.removeprefix("clip."): x for key, x in state.items() if key.partition(".")[0] not in READOUTS}
     return state | {"logit_scale": state["logit_scale"].view(())}
 
 
@@ -121,14 +122,8 @@ class ReadFrame:
     def __call__(self, row: Row, rng: np.random.Generator) -> dict[str, Tensor]:
         frame = self.frame(row, rng)
         caption = row.captions[int(rng.integers(len(row.captions)))]
-        return {"frame": frame, "tokens": tokenize([caption])[0], "labels": self.known(row)}
-
-    def known(self, row: Row) -> Tensor:
-        if not self.events:
-            return torch.zeros(0)
-        if not isinstance(row, CachedClip):
-            raise ClipError(f"{row.path}: task.events needs a clip cache of simulated clips, this is a file")
-        return known_labels(row.events)
+        labels = known_labels(simulated_events(row)) if self.events else torch.zeros(0)
+        return {"frame": frame, "tokens": tokenize([caption])[0], "labels": labels}
 
     def frame(self, row: Row, rng: np.random.Generator) -> Tensor:
         transform = cropped(rng, self.crop, clip_frame(self.size))
@@ -179,23 +174,24 @@ def contrastive_loss(nets: Nets, batch: ClipBatch, draw: Draw) -> Losses:
     """open_clip's loss over the batches of all ranks together; equal captions are not each other's negatives.
 
     Every rank computes the same number. The gathering hands gradients back summed over the ranks, and averaging them
-    afterwards gives those of one rank with the whole batch.
+    afterwards gives those of one rank with the whole batch. What is asked of events is asked of a rank's own rows, and
+    averaged with the gradients.
     """
     from open_clip.loss import ClipLoss
 
-    image, text, scale, *known = nets.network(clip_normalize(batch.frame), batch.tokens)  # (B, D), (B, D)
+    image, text, scale, *logits = nets.network(clip_normalize(batch.frame), batch.tokens)  # (B, D), (B, D)
     rank, world = rank_and_world() if nets.network.training else (0, 1)
     open_clip_loss = ClipLoss(gather_with_grad=True, rank=rank, world_size=world)
     per_image, per_text = open_clip_loss.get_logits(image.float(), text.float(), scale.float().clamp(max=MAX_SCALE))
-    labels = open_clip_loss.get_ground_truth(image.device, len(per_image))  # (N,): image i belongs to text i
+    own = open_clip_loss.get_ground_truth(image.device, len(per_image))  # (N,): image i belongs to text i
 
     _, caption = gathered(batch.tokens, world).unique(dim=0, return_inverse=True)  # (N,)
-    twins = (caption[:, None] == caption) & (labels[:, None] != labels)
-    loss = (F.cross_entropy(without(per_image, twins), labels) + F.cross_entropy(without(per_text, twins), labels)) / 2
+    twins = (caption[:, None] == caption) & (own[:, None] != own)
+    loss = (F.cross_entropy(without(per_image, twins), own) + F.cross_entropy(without(per_text, twins), own)) / 2
     found = caption[per_image.detach().argmax(dim=1)] == caption
     parts = {"top1": found.float().mean(), "scale": scale.detach().mean()}
-    if known:
-        seen, told = events_loss(known[0], batch.labels)
+    if logits:
+        seen, told = events_loss(logits[0], batch.labels)
         loss = loss + EVENTS_WEIGHT * (seen + told)
         parts |= {"seen": seen.detach(), "told": told.detach()}
     return Losses(loss, parts)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather
 
 from mmaudio.data.clip_cache import CachedClip
-from mmaudio.data.clips import Row, read_sound
+from mmaudio.data.clips import Row, check_events, read_sound, simulated_events
 from mmaudio.data.preparation import ClipError, resample
 from mmaudio.data.sampler import TensorBatch
 from mmaudio.features.frames import sync_frame
@@ -90,6 +90,9 @@ def build(config: TrainConfig, device: torch.device) -> Task:
     train = media_clips(manifests(config.data.train, stored), read, SpanBatch)
     held_out = manifests(config.data.validation, stored)
     validation = media_clips(held_out, read, SpanBatch) if held_out else None
+    if options.events:
+        for clips in filter(None, (train, validation)):
+            check_events(clips)
 
     torch.manual_seed(config.seed)
     network = build_network(variant, options)
@@ -209,11 +212,7 @@ class ReadSpan:
         return seen[:length], audio[: length * SAMPLES_PER_FRAME]
 
     def known(self, row: Row, frames: int) -> Tensor:
-        if not self.events:
-            return torch.zeros(frames, 0)
-        if not isinstance(row, CachedClip):
-            raise ClipError(f"{row.path}: task.events needs a clip cache of simulated clips, this is a file")
-        return known_events(row.events, frames)
+        return known_events(simulated_events(row), frames) if self.events else torch.zeros(frames, 0)
 
     def frames(self, row: Row) -> Tensor:
         if isinstance(row, CachedClip):

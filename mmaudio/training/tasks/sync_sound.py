@@ -136,9 +136,13 @@ def known_events(events: list[dict], frames: int) -> Tensor:
         last = int((event["time"] + event["seconds"]) * SYNC_FPS)
         if event["seen"] and first < frames:
             target[first, 0] = 1
-            names = (event["kind"], event["material"])
-            target[first : last + 1, [1 + LABELS.index(name) for name in names if name]] = 1
+            target[first : last + 1, [1 + label for label in event_labels(event)]] = 1
     return target
+
+
+def event_labels(event: dict) -> list[int]:
+    """Places in LABELS of an event's kind and, if it has one, its material."""
+    return [LABELS.index(name) for name in (event["kind"], event["material"]) if name]
 
 
 def onset_strength(audio: Tensor) -> Tensor:
