@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,10 +13,10 @@ from safetensors.torch import load_file
 
 import mmaudio
 from mmaudio.data.sampler import Split
-from mmaudio.data.store import StoreRow, write_store
+from mmaudio.data.store import FeatureBatch, StoreRow, write_store
 from mmaudio.loading import load_network
 from mmaudio.model.lora import load_adapter
-from mmaudio.model.network import SIZES
+from mmaudio.model.network import SIZES, MMAudio
 from mmaudio.training.command import run
 from mmaudio.training.config import (
     DataConfig,
@@ -27,10 +28,10 @@ from mmaudio.training.config import (
     TrainConfig,
 )
 from mmaudio.training.distributed import Ranks
-from mmaudio.training.loop import Meter, Stop, TrainingState, floating
+from mmaudio.training.loop import Meter, Stop, TrainingState
 from mmaudio.training.task import Task
 from mmaudio.training.tasks.flow import FlowLoss
-from mmaudio.variants import TINY_16K, get_variant
+from mmaudio.variants import TINY_16K, get_variant, network_metadata
 from mmaudio.weights import find, fingerprint
 
 ROOT = Path(__file__).parents[2]
@@ -204,17 +205,12 @@ def test_hydra_names_an_unknown_key():
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("name", ["small_16k", "small_44k", "medium_44k", "large_44k_v2"])
-def test_every_official_size_takes_a_step(name):
-    """At full width and small depth (large_44k is medium_44k then): memory forbids more here."""
-    from mmaudio.data.store import FeatureBatch
-    from mmaudio.model.network import MMAudio
-
-    config = dataclasses.replace(SIZES[name], joint_blocks=1, fused_blocks=1)
-    variant = dataclasses.replace(get_variant(name), network=config)
-    variant = dataclasses.replace(variant, spec=variant.spec.with_duration(0.7))
+def step_and_save(name: str, folder: Path, **changes) -> tuple[MMAudio, Path]:
+    """A network after one step, and its weights as a checkpoint of the loop has them."""
+    config = dataclasses.replace(SIZES[name], **changes)
+    variant = get_variant(name)
+    variant = dataclasses.replace(variant, network=config, spec=variant.spec.with_duration(0.7))
     network = MMAudio(config)
-    network.freeze_constants()
     loss = FlowLoss(network, variant, drop=0.5, independent=config.v2)
     spec = variant.spec
     batch = FeatureBatch(
@@ -223,13 +219,41 @@ def test_every_official_size_takes_a_step(name):
         clip=torch.randn(2, spec.clip_len, 1024), sync=torch.randn(2, spec.sync_len, 768),
         text=torch.randn(2, 77, 1024), video_exist=torch.tensor([True, False]), text_exist=torch.tensor([True, True]),
     )  # fmt: skip
-    task = Task(name="flow", network=network, loss=loss, train=None, file_name="x", metadata={})
+    task = Task(
+        name="flow", network=network, loss=loss, train=None, file_name="x.safetensors",
+        metadata=network_metadata(variant), export=lambda state: {key: x.bfloat16() for key, x in state.items()},
+    )  # fmt: skip
     state = TrainingState(
         task, TrainConfig(batch_size=2, ema=EMAConfig(sigma_rels=[])), Ranks(0, 1, torch.device("cpu"))
     )
     before = network.final_layer.conv.weight.detach().clone()
     assert state.step(0, [batch], Split(2), Stop(), Meter(2))
     assert not torch.equal(before, network.final_layer.conv.weight)
-    with torch.device("meta"):
-        other = MMAudio(config)
-    other.load_state_dict(floating(network), strict=True, assign=True)
+    state.save(1, SimpleNamespace(save=lambda step, state, settings, write_weights: write_weights(folder)))
+    return network, folder / task.file_name
+
+
+def assert_loads_strictly(path: Path, network: MMAudio) -> None:
+    loaded, expected = load_network(get_variant(path)).state_dict(), network.state_dict()
+    assert loaded.keys() == expected.keys()
+    assert all(torch.equal(x, expected[key].bfloat16().float()) for key, x in loaded.items())
+
+
+@pytest.mark.parametrize("name", [name for name in SIZES if name != "tiny_16k"])
+def test_every_official_size_takes_a_step(name, kit, tmp_path):
+    """At full depth and small width: memory forbids more here."""
+    network, path = step_and_save(name, tmp_path, hidden_dim=4 * SIZES[name].num_heads)
+    assert load_file(path).keys() == kit.shapes(f"manifests/mmaudio_{name}.json").keys()
+    assert_loads_strictly(path, network)
+
+
+@pytest.mark.parametrize("name", ["small_16k", "medium_44k", "large_44k_v2"])  # the others are as wide as these
+def test_every_official_width_takes_a_step(name, kit, tmp_path):
+    """With the last block of each kind alone."""
+    network, path = step_and_save(name, tmp_path, joint_blocks=1, fused_blocks=1)
+    official, size = kit.shapes(f"manifests/mmaudio_{name}.json"), SIZES[name]
+    for key, x in load_file(path).items():
+        last = key.replace("joint_blocks.0", f"joint_blocks.{size.joint_blocks - 1}")
+        assert official[last.replace("fused_blocks.0", f"fused_blocks.{size.fused_blocks - 1}")] == tuple(x.shape)
+    assert_loads_strictly(path, network)
+    path.unlink()  # pytest keeps what tests leave, here 370 MB

@@ -1,7 +1,8 @@
-"""Ranks, accumulation and sharding change nothing but the time; a rank that dies is noticed."""
+"""Ranks, accumulation and sharding change nothing but the time; a rank that dies or hangs is noticed."""
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,14 +12,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from rank_worker import spoil
 from safetensors.torch import load_file
-from small import small_config, small_task
+from small import SmallSource, small_config, small_task
 
+from mmaudio.data.sampler import GlobalBatches, Split
 from mmaudio.training import loop
 from mmaudio.training.distributed import ranks
 
 HERE = Path(__file__).parent
-TWO_RANKS = [  # folder, CLIP and sync dropped independently, settings
+BAD_STEP = 2
+SECOND_HALF = GlobalBatches(SmallSource(32), Split(small_config().batch_size, 1, 2), small_config().seed)
+BAD_ROW = SECOND_HALF.global_batch(BAD_STEP)[-1].row  # rank 1's
+TWO_RANKS = [  # folder, CLIP and sync dropped independently, settings, faults
     ("ddp", False, {}),
     ("ddp_v2", True, {}),
     ("ddp_accumulation", False, {"accumulation": 2}),
@@ -27,15 +33,27 @@ TWO_RANKS = [  # folder, CLIP and sync dropped independently, settings
     ("ddp_halves", False, {"steps": 10}),
     ("ddp_halves", False, {}),
     ("fsdp_half", False, {"strategy": "fsdp", "steps": 10}),
+    ("one_half_ddp", False, {}),
+    ("one_half_fsdp", False, {"strategy": "fsdp"}),
+    ("ddp_bad_row", False, {"steps": 4}, {"bad_row": BAD_ROW}),
+    ("ddp_bad_loss", False, {"steps": 4}, {"bad_loss": BAD_STEP}),
+    ("fsdp_bad_row", False, {"steps": 4, "strategy": "fsdp"}, {"bad_row": BAD_ROW}),
+    ("fsdp_bad_loss", False, {"steps": 4, "strategy": "fsdp"}, {"bad_loss": BAD_STEP}),
 ]
 
 
-def start(script: list[str], rank: int, world: int, port: int, **popen) -> subprocess.Popen:
+def start(
+    jobs: Path, rank: int, port: int, timeout: float = 60, at_step: str | None = None, **popen
+) -> subprocess.Popen:
+    """A rank of two, as torchrun starts them on two nodes of one process each."""
     env = os.environ | {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1",
+        "RANK": str(rank), "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE),
     }  # fmt: skip
-    return subprocess.Popen([sys.executable, *script], env=env, text=True, **popen)
+    if at_step is not None:
+        env["SIGNAL_AT"] = at_step
+    words = [sys.executable, str(HERE / "rank_worker.py"), str(jobs), str(timeout)]
+    return subprocess.Popen(words, env=env, text=True, **popen)
 
 
 def free_port() -> int:
@@ -44,11 +62,13 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def alone(folder: Path, independent: bool = False, **settings) -> Path:
-    config = small_config(**settings)
+def alone(folder: Path, independent: bool = False, faults: dict | None = None, **settings) -> list[str]:
+    """What the run said."""
+    config, task, said = small_config(**settings), small_task(independent), []
     with ranks("cpu", 60, config.strategy) as here:
-        loop.train(small_task(independent), config, here, folder, print)
-    return folder
+        spoil(task, here, **(faults or {}))
+        loop.train(task, config, here, folder, said.append)
+    return said
 
 
 @pytest.fixture(scope="module")
@@ -56,18 +76,31 @@ def runs(tmp_path_factory):
     """Every run of TWO_RANKS, and some of one rank, in one folder."""
     folder = tmp_path_factory.mktemp("ranks")
     (folder / "jobs.json").write_text(json.dumps(TWO_RANKS))
-    port = free_port()
-    script = [str(HERE / "rank_worker.py"), str(folder / "jobs.json")]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    workers = [start(script, rank, 2, port, **pipes) for rank in range(2)]
+    alone(folder / "one_half_ddp", steps=10)
+    shutil.copytree(folder / "one_half_ddp", folder / "one_half_fsdp")
+    workers = two_ranks(folder / "jobs.json", folder)
     alone(folder / "one")
     alone(folder / "one_v2", independent=True)
     alone(folder / "one_accumulation", accumulation=4)
     alone(folder / "one_fsdp", strategy="fsdp", steps=3)
-    for worker in workers:
-        out, _ = worker.communicate(timeout=240)
-        assert worker.returncode == 0, out
+    alone(folder / "one_bad_row", faults={"bad_row": BAD_ROW}, steps=4)
+    assert_done(workers, folder)
     return folder
+
+
+def two_ranks(jobs: Path, logs: Path) -> list[subprocess.Popen]:
+    """What rank R says goes to `logs`/rank_R.log."""
+    port = free_port()
+    with open(logs / "rank_0.log", "w") as first, open(logs / "rank_1.log", "w") as second:
+        return [start(jobs, r, port, stdout=log, stderr=subprocess.STDOUT) for r, log in enumerate((first, second))]
+
+
+def assert_done(workers: list[subprocess.Popen], logs: Path) -> None:
+    try:
+        for rank, worker in enumerate(workers):
+            assert worker.wait(timeout=600) == 0, (logs / f"rank_{rank}.log").read_text()
+    finally:
+        [worker.kill() for worker in workers]
 
 
 TWO_GROUPS = """
@@ -92,7 +125,9 @@ def test_a_process_can_be_of_two_groups_one_after_the_other(tmp_path):
 
 def losses(folder: Path, kind: str = "train", name: str = "loss") -> dict[int, float]:
     rows = [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
-    return {row["step"]: row[name] for row in rows if row["kind"] == kind}
+    steps = [row["step"] for row in rows if row["kind"] == kind]
+    assert steps == sorted(set(steps)), "every step once, in order"
+    return {row["step"]: row[name] for row in rows if row["kind"] == kind and name in row}
 
 
 @pytest.mark.parametrize(
@@ -132,38 +167,90 @@ def test_two_ranks_go_on_bit_for_bit(runs):
 
 
 @pytest.mark.parametrize(("half", "strategy"), [("fsdp_half", "ddp"), ("fsdp_half", "fsdp"), ("ddp_halves", "ddp")])
-def test_a_run_goes_on_with_another_number_of_ranks(runs, tmp_path, half, strategy):
-    import shutil
-
+def test_a_run_of_two_ranks_goes_on_with_one(runs, tmp_path, half, strategy):
     shutil.copytree(runs / half, tmp_path / half)
     shutil.rmtree(tmp_path / half / "checkpoints" / "step_00000020", ignore_errors=True)
-    alone(tmp_path / half, strategy=strategy)
+    said = alone(tmp_path / half, strategy=strategy)
+    assert "step_00000010 at step 10" in said[0]
     assert losses(tmp_path / half) == pytest.approx(losses(runs / "one"), rel=1e-5)
 
 
-def test_a_rank_that_dies_stops_the_others_with_a_message(tmp_path):
-    (tmp_path / "jobs.json").write_text(json.dumps([["run", False, {"steps": 100_000, "checkpoint_every": 20}]]))
-    script = [str(HERE / "rank_worker.py"), str(tmp_path / "jobs.json")]
-    port = free_port()
-    first, second = (start(script, r, 2, port, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for r in range(2))
-    try:
-        wait_for(tmp_path / "run" / "checkpoints" / "step_00000020", first)
-        second.kill()
-        began = time.monotonic()
-        _, errors = first.communicate(timeout=60)
-    finally:
-        first.kill(), second.kill()
-    assert first.returncode != 0
-    assert time.monotonic() - began < 60
+@pytest.mark.parametrize("name", ["one_half_ddp", "one_half_fsdp"])
+def test_a_run_of_one_rank_goes_on_with_two(runs, name):
+    assert f"going on from {runs / name}/checkpoints/step_00000010 at step 10" in (runs / "rank_0.log").read_text()
+    expected = losses(runs / "one")
+    assert list(losses(runs / name)) == list(expected)
+    assert losses(runs / name) == pytest.approx(expected, rel=1e-5)
+    assert losses(runs / name, "validation") == pytest.approx(losses(runs / "one", "validation"), rel=1e-5)
+
+
+def test_only_the_first_of_two_nodes_speaks(runs):
+    """Both ranks are LOCAL_RANK 0."""
+    assert "going on from" in (runs / "rank_0.log").read_text()
+    assert "going on from" not in (runs / "rank_1.log").read_text()
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize(
+    ("fault", "reason"), [("bad_row", f"not finite in the data: {BAD_ROW}"), ("bad_loss", "all data are finite")]
+)
+def test_what_is_not_finite_on_one_rank_is_skipped_by_both(runs, strategy, fault, reason):
+    folder, said = runs / f"{strategy}_{fault}", (runs / "rank_0.log").read_text().splitlines()
+    line = f"step {BAD_STEP}: loss or gradient not finite, skipped (1 in a row); {reason}"
+    assert said.count(line) == 2, "once with each strategy"
+    assert losses(folder, name="skipped") == {0: 0, 1: 0, 2: 1, 3: 1}
+    expected = losses(runs / "one_bad_row")
+    assert list(expected) == [0, 1, 3]
+    assert losses(folder) == pytest.approx(expected, rel=1e-5)
+    first, second = (load_file(folder / f"rank_{rank}.safetensors") for rank in range(2))
+    one = load_file(runs / "one_bad_row" / "checkpoints" / "step_00000004" / "small.safetensors")
+    for name, x in one.items():
+        assert torch.equal(first[name], second[name])
+        torch.testing.assert_close(first[name], x, rtol=1e-3, atol=1e-5)
+
+
+@pytest.fixture
+def lost(tmp_path):
+    """The jobs of one run whose rank 1 gets a signal at step 13, and what rank 0 said at its end, `within` seconds."""
+
+    def go(name: str, timeout: float, within: float) -> tuple[Path, str]:
+        jobs, port = tmp_path / "jobs.json", free_port()
+        jobs.write_text(json.dumps([["run", False, {}]]))
+        first = start(jobs, 0, port, timeout, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        second = start(jobs, 1, port, timeout, f"{name} 13", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            os.waitid(os.P_PID, second.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            _, errors = first.communicate(timeout=within)
+        finally:
+            first.kill(), second.kill()
+        assert first.returncode != 0
+        return jobs, errors
+
+    return go
+
+
+def test_a_rank_that_dies_stops_the_others_and_the_same_command_goes_on(runs, lost):
+    jobs, errors = lost("SIGKILL", timeout=600, within=60)
     assert "rank 0 of 2 stops: another rank died" in errors
+    assert "run the same command again" in errors
+    assert list(losses(jobs.parent / "run")) == list(range(13))
+    assert_done(two_ranks(jobs, jobs.parent), jobs.parent)
+    assert f"{jobs.parent}/run/checkpoints/step_00000010 at step 10" in (jobs.parent / "rank_0.log").read_text()
+    assert losses(jobs.parent / "run") == losses(runs / "ddp")
+    a, b = (load_file(path / "weights" / "small.safetensors") for path in (jobs.parent / "run", runs / "ddp"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_rank_that_hangs_stops_the_others_after_the_timeout(lost):
+    _, errors = lost("SIGSTOP", timeout=15, within=60)
+    assert "rank 0 of 2 stops: another rank died or did not answer within 15 s" in errors
     assert "run the same command again" in errors
 
 
 def test_a_signal_to_one_rank_stops_all_with_a_checkpoint(tmp_path):
-    (tmp_path / "jobs.json").write_text(json.dumps([["run", False, {"steps": 100_000, "checkpoint_every": 0}]]))
-    script = [str(HERE / "rank_worker.py"), str(tmp_path / "jobs.json")]
-    port = free_port()
-    workers = [start(script, r, 2, port, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for r in range(2)]
+    jobs = tmp_path / "jobs.json"
+    jobs.write_text(json.dumps([["run", False, {"steps": 100_000, "checkpoint_every": 0}]]))
+    workers = two_ranks(jobs, tmp_path)
     try:
         wait_for(tmp_path / "run" / "stats.jsonl", workers[0])
         time.sleep(1)
