@@ -86,6 +86,8 @@ def harass(words: list[str], folder: Path, kills: int, window: float, rng: rando
         if patience == LONGEST_RUN:
             time.sleep(rng.uniform(0, window))
         if process.poll() is not None:
+            if process.returncode:
+                sys.exit(f"failed: {' '.join(words)}\n{(folder / 'log.txt').read_text()[-2000:]}")
             return killed
         kill(process, rng.random() < 0.5)
         bar.update()

@@ -83,7 +83,8 @@ class Checkpoints:
         temporary = self.folder / f".{path.name}.tmp"
 
         def make_folder() -> None:
-            shutil.rmtree(temporary, ignore_errors=True)
+            for left in self.folder.glob(f".{PREFIX}*.tmp"):  # by a rank that was killed
+                shutil.rmtree(left, ignore_errors=True)
             temporary.mkdir(parents=True)
 
         def save_state() -> None:
@@ -97,8 +98,6 @@ class Checkpoints:
             shutil.rmtree(path, ignore_errors=True)  # only a damaged one can be there
             os.rename(temporary, path)
             _sync_folder(self.folder)
-            for old in self.complete()[: -self.keep]:
-                shutil.rmtree(old)
 
         for work, by_all in ((make_folder, False), (save_state, True), (finish, False)):
             problem = None
@@ -121,6 +120,9 @@ class Checkpoints:
                 f"{path}: cannot be written ({reason}); make room and run the same command again: the older "
                 "checkpoints are whole"
             ) from problem
+        if self.ranks.is_main:
+            for old in self.complete()[: -self.keep]:
+                shutil.rmtree(old, onerror=lambda _, path, info: self.log(f"{path}: cannot be deleted ({info[1]})"))
         return path
 
     def load(self, path: Path, state: dict) -> None:

@@ -5,8 +5,10 @@ import dataclasses
 import importlib
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from mmaudio.console import error_line, expected_errors, log
 from mmaudio.generate_command import config_dir
@@ -14,7 +16,8 @@ from mmaudio.training.config import TrainConfig
 
 TASKS = ("flow", "distill", "vae", "vocoder", "clip", "sync")
 USAGE_ERROR, LOST_RANK = 2, 1
-PATIENCE = 60.0  # seconds for another training to leave a run folder
+LOCK = ".lock"  # of a run folder
+PATIENCE = 300.0  # seconds for another training to leave it
 OUT_OF_MEMORY = "error: out of memory: set a smaller batch_size, or share it with accumulation=2 (or 4, 8)"
 
 
@@ -80,7 +83,7 @@ def train_here(config: TrainConfig, here) -> int:
         f"task {task.name}: {parameters / 1e6:.2f}M trainable parameters, {len(task.train)} clips, "
         f"{here.world} rank(s) on {here.device.type}, batches of {config.batch_size}; everything goes to {folder}"
     )
-    with sole_writer(folder, here, say):
+    with sole_writer(folder, here, min(PATIENCE, config.timeout / 2), say):
         if here.is_main:
             write_config(folder, config)
         weights, step = train(task, config, here, folder, say)
@@ -92,31 +95,47 @@ def train_here(config: TrainConfig, here) -> int:
 
 
 @contextlib.contextmanager
-def sole_writer(folder: Path, here, say: Callable[[str], None]):
+def sole_writer(folder: Path, here, patience: float, say: Callable[[str], None]):
     """Keeps other trainings out of the run folder; waits a while for ranks that end because their torchrun was killed.
 
     Raises:
         ValueError: somebody else writes it; on all ranks.
     """
-    from filelock import FileLock, Timeout
-
-    lock, busy = FileLock(folder / ".lock"), False
-    if here.is_main:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            say(f"waiting for another training that writes {folder}")
-            try:
-                lock.acquire(timeout=PATIENCE)
-            except Timeout:
-                busy = True
-    if any(here.maximum(float(busy))):
-        raise ValueError(f"{folder}: another training writes it; wait for its end or stop it, or choose another exp_id")
-    try:
+    with contextlib.ExitStack() as open_files:
+        busy = False
+        if here.is_main:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = open_files.enter_context(open(folder / LOCK, "w"))
+            busy = not locked(file, 0)
+            if busy:
+                say(f"waiting for another training that writes {folder}")
+                busy = not locked(file, patience)
+        if any(here.maximum(float(busy))):
+            raise ValueError(
+                f"{folder}: another training writes it; wait for its end or stop it, or choose another exp_id"
+            )
         yield
-    finally:
-        lock.release()
+
+
+def locked(file: IO, patience: float) -> bool:
+    """Whether the file became this process's own; where files cannot be locked, it is.
+
+    A record lock: the data loader's processes do not inherit it, and it ends with this one, however that ends.
+    """
+    import fcntl
+
+    end = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.2)
+        except OSError:  # the file system has no locks
+            return True
+        else:
+            return True
 
 
 def write_config(folder: Path, config: TrainConfig) -> None:

@@ -14,6 +14,8 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 STRATEGIES = ("ddp", "fsdp")
+# The process that watches this rank: read when the process is young, for it may be gone when training begins.
+LAUNCHER = os.getppid() if dist.is_torchelastic_launched() else None
 _groups = itertools.count()  # of this process; all ranks make as many
 
 

@@ -16,7 +16,6 @@ from itertools import count
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.tensor import DTensor
@@ -27,7 +26,7 @@ from mmaudio.data.sampler import GlobalBatches, Item, Split, TensorBatch, derive
 from mmaudio.training.checkpoint import Checkpoints, read_config
 from mmaudio.training.compilation import compile_blocks
 from mmaudio.training.config import TrainConfig
-from mmaudio.training.distributed import Ranks, share_gradients, wrap
+from mmaudio.training.distributed import LAUNCHER, Ranks, share_gradients, wrap
 from mmaudio.training.ema import PostHocEMA, synthesize
 from mmaudio.training.numerics import autocast, uses_bf16
 from mmaudio.training.optimizer import build_optimizer, learning_rate
@@ -370,11 +369,10 @@ class Meter:
 class Stop:
     signalled: bool = False  # this rank got a SIGTERM
     agreed: bool = False  # some rank is to stop, and all know
-    launcher: int | None = None  # process that started this rank and watches it
 
     @property
     def requested(self) -> bool:
-        return self.signalled or self.launcher not in (None, os.getppid())
+        return self.signalled or LAUNCHER not in (None, os.getppid())
 
 
 @contextlib.contextmanager
@@ -383,7 +381,7 @@ def stop_on_sigterm():
 
     So does the end of torchrun itself: when it is killed its ranks are not, and nobody would stop them.
     """
-    stop = Stop(launcher=os.getppid() if dist.is_torchelastic_launched() else None)
+    stop = Stop()
 
     def request(signum, frame):
         stop.signalled = True

@@ -1,5 +1,6 @@
 """What a run writes down: `stats.jsonl` and TensorBoard, by the main rank only."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -58,7 +59,8 @@ class Tracker:
 
     def close(self) -> None:
         if self.board is not None:
-            self.board.close()
+            with contextlib.suppress(OSError):  # a full disk: the checkpoint's error says so, and must be heard
+                self.board.close()
 
 
 def _is_before(line: str, start: int) -> bool:

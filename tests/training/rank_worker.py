@@ -4,6 +4,7 @@ A run is [folder, CLIP and sync dropped independently, settings] and maybe its f
 the weights that it ended with. SIGNAL_AT ("SIGKILL 13") is a signal that this rank sends to itself at that step.
 """
 
+import errno
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 from small import small_config, small_task
 
 from mmaudio.training import loop
+from mmaudio.training.checkpoint import CheckpointError
 from mmaudio.training.distributed import Ranks, ranks
 from mmaudio.training.task import Task
 
@@ -29,17 +31,29 @@ def main(jobs: Path, timeout: float) -> None:
             if "SIGNAL_AT" in os.environ:
                 name, step = os.environ["SIGNAL_AT"].split()
                 at_step(task, int(step), lambda losses, name=name: os.kill(os.getpid(), getattr(signal, name)))
-            loop.train(task, small_config(**settings), here, jobs.parent / folder, print if here.is_main else len)
+            try:
+                loop.train(task, small_config(**settings), here, jobs.parent / folder, print if here.is_main else len)
+            except CheckpointError as error:
+                (jobs.parent / folder / f"rank_{here.rank}.txt").write_text(str(error))
             if faults:
                 save_file(loop.full(task.network.state_dict()), jobs.parent / folder / f"rank_{here.rank}.safetensors")
 
 
-def spoil(task: Task, here: Ranks, bad_row: int | None = None, bad_loss: int | None = None) -> None:
-    """A row that is not finite; a step whose loss is not finite on the last rank, while its gradient is."""
+def spoil(
+    task: Task, here: Ranks, bad_row: int | None = None, bad_loss: int | None = None, full_disk: bool = False
+) -> None:
+    """A row that is not finite; a step whose loss is not finite on the last rank, while its gradient is; no room for
+    the weights of a checkpoint, which the first rank writes."""
+    if full_disk:
+        task.export = no_room
     if bad_row is not None:
         task.train.tensors["mean"][bad_row, 0, 0] = torch.nan
     if bad_loss is not None and here.rank == here.world - 1:
         at_step(task, bad_loss, lambda losses: losses.total.data.fill_(torch.inf))
+
+
+def no_room(state: dict) -> dict:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def at_step(task: Task, step: int, act) -> None:

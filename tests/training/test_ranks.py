@@ -35,6 +35,7 @@ TWO_RANKS = [  # folder, CLIP and sync dropped independently, settings, faults
     ("fsdp_half", False, {"strategy": "fsdp", "steps": 10}),
     ("one_half_ddp", False, {}),
     ("one_half_fsdp", False, {"strategy": "fsdp"}),
+    ("ddp_full_disk", False, {"steps": 4, "checkpoint_every": 2}, {"full_disk": True}),
     ("ddp_bad_row", False, {"steps": 4}, {"bad_row": BAD_ROW}),
     ("ddp_bad_loss", False, {"steps": 4}, {"bad_loss": BAD_STEP}),
     ("fsdp_bad_row", False, {"steps": 4, "strategy": "fsdp"}, {"bad_row": BAD_ROW}),
@@ -209,6 +210,16 @@ def test_what_is_not_finite_on_one_rank_is_skipped_by_both(runs, strategy, fault
         torch.testing.assert_close(first[name], x, rtol=1e-3, atol=1e-5)
 
 
+def test_a_full_disk_of_one_rank_is_the_error_of_both(runs):
+    """After it the same two processes did the runs that follow: no rank waits in another's place."""
+    folder = runs / "ddp_full_disk"
+    first, second = ((folder / f"rank_{rank}.txt").read_text() for rank in range(2))
+    assert "step_00000002: cannot be written (" in first
+    assert "No space left on device" in first
+    assert "step_00000002: cannot be written (another rank failed)" in second
+    assert list((folder / "checkpoints").iterdir()) == []
+
+
 @pytest.fixture
 def lost(tmp_path):
     """The jobs of one run whose rank 1 gets a signal at step 13, and what rank 0 said at its end, `within` seconds."""
@@ -219,7 +230,10 @@ def lost(tmp_path):
         first = start(jobs, 0, port, timeout, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         second = start(jobs, 1, port, timeout, f"{name} 13", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            os.waitid(os.P_PID, second.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            end = time.monotonic() + 180
+            while os.waitid(os.P_PID, second.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+                assert time.monotonic() < end
+                time.sleep(0.1)
             _, errors = first.communicate(timeout=within)
         finally:
             first.kill(), second.kill()
@@ -242,8 +256,8 @@ def test_a_rank_that_dies_stops_the_others_and_the_same_command_goes_on(runs, lo
 
 
 def test_a_rank_that_hangs_stops_the_others_after_the_timeout(lost):
-    _, errors = lost("SIGSTOP", timeout=15, within=60)
-    assert "rank 0 of 2 stops: another rank died or did not answer within 15 s" in errors
+    _, errors = lost("SIGSTOP", timeout=30, within=120)  # so long do ranks wait for each other's start, too
+    assert "rank 0 of 2 stops: another rank died or did not answer within 30 s" in errors
     assert "run the same command again" in errors
 
 

@@ -1,15 +1,16 @@
 """One training writes a run folder, and none goes on when nobody watches it any more."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 from mediatasks import task_config, write_sounds
 
 from mmaudio.training import command
@@ -18,29 +19,36 @@ from mmaudio.training.distributed import ranks
 HERE = Path(__file__).parent
 
 
-def test_a_second_training_waits_and_then_says_so(tmp_path, monkeypatch):
-    folder, said = tmp_path / "run", []
-    monkeypatch.setattr(command, "PATIENCE", 0.2)
-    with ranks("cpu", 60) as here:
-        second = command.sole_writer(folder, here, said.append)
-        refused = pytest.raises(ValueError, match=r"run: another training writes it; .* exp_id")
-        with command.sole_writer(folder, here, said.append), refused as error:
-            second.__enter__()
-        assert "\n" not in str(error.value)
-        assert len(said) == 1
-        assert "waiting" in said[0]
-        with command.sole_writer(folder, here, said.append):  # free again
-            assert len(said) == 1
-
-
-def test_train_py_holds_the_folder(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(command, "PATIENCE", 0.0)
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that writes `tmp_path / run`."""
     (tmp_path / "run").mkdir()
+    code = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
+    words = [sys.executable, "-c", code, str(tmp_path / "run" / command.LOCK)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        yield process
+        process.kill()
+
+
+def test_a_second_training_waits_and_then_says_so(tmp_path, monkeypatch, capsys, holder):
+    monkeypatch.setattr(command, "PATIENCE", 0.3)
     config = task_config("vae", write_sounds(tmp_path), exp_id="run", output=str(tmp_path))
-    with FileLock(tmp_path / "run" / ".lock"):
-        assert command.run(config) == command.USAGE_ERROR
-    assert "another training writes it" in capsys.readouterr().err
-    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+    assert command.run(config) == command.USAGE_ERROR
+    said = capsys.readouterr().err
+    assert "waiting for another training" in said
+    assert said.splitlines()[-1].startswith("error: ")
+    assert "another training writes it" in said.splitlines()[-1]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [command.LOCK]
+
+
+def test_a_second_training_begins_when_the_first_has_ended(tmp_path, holder):
+    said = []
+    with ranks("cpu", 60) as here:
+        threading.Timer(0.5, holder.kill).start()
+        with command.sole_writer(tmp_path / "run", here, 60, said.append):
+            assert holder.wait(timeout=60) < 0
+    assert len(said) == 1
 
 
 def test_ranks_save_and_end_when_torchrun_is_killed(tmp_path):
@@ -48,7 +56,7 @@ def test_ranks_save_and_end_when_torchrun_is_killed(tmp_path):
     (tmp_path / "jobs.json").write_text(json.dumps([("run", False, {"steps": 100_000, "checkpoint_every": 0})]))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     process = subprocess.Popen(
-        [*torchrun, str(HERE / "rank_worker.py"), str(tmp_path / "jobs.json")],
+        [*torchrun, str(HERE / "rank_worker.py"), str(tmp_path / "jobs.json"), "60"],
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -59,7 +67,14 @@ def test_ranks_save_and_end_when_torchrun_is_killed(tmp_path):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < end
         time.sleep(0.2)
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.send_signal(signal.SIGKILL)  # its ranks are of other process groups, and live on
-    process.communicate(timeout=120)  # until the last of them has closed the pipe
-    steps = [json.loads(line)["step"] for line in (run / "stats.jsonl").read_text().splitlines()]
-    assert [path.name for path in (run / "checkpoints").iterdir()] == [f"step_{steps[-1] + 1:08}"]
+    try:
+        process.communicate(timeout=120)  # until the last of them has closed the pipe
+    finally:
+        for pid in map(int, workers):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    rows = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
+    done = 1 + max(row["step"] for row in rows if row["kind"] == "train")
+    assert [path.name for path in (run / "checkpoints").iterdir()] == [f"step_{done:08}"]
