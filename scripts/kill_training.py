@@ -62,7 +62,11 @@ def start(words: list[str], folder: Path) -> subprocess.Popen:
 def finish(words: list[str], folder: Path) -> None:
     process = start(words, folder)
     if process.wait(timeout=LONGEST_RUN) != 0:
-        sys.exit(f"failed: {' '.join(words)}\n{(folder / 'log.txt').read_text()[-2000:]}")
+        fail(words, folder)
+
+
+def fail(words: list[str], folder: Path) -> None:
+    sys.exit(f"failed: {' '.join(words)}\n{(folder / 'log.txt').read_text()[-2000:]}")
 
 
 def progress(folder: Path) -> int:
@@ -87,7 +91,7 @@ def harass(words: list[str], folder: Path, kills: int, window: float, rng: rando
             time.sleep(rng.uniform(0, window))
         if process.poll() is not None:
             if process.returncode:
-                sys.exit(f"failed: {' '.join(words)}\n{(folder / 'log.txt').read_text()[-2000:]}")
+                fail(words, folder)
             return killed
         kill(process, rng.random() < 0.5)
         bar.update()

@@ -57,10 +57,11 @@ def read_sound(row: Row, duration: float) -> tuple[Tensor, int]:
     return row.sound() if isinstance(row, CachedClip) else read_audio(row.path, duration, row.start)
 
 
-def check_events(clips: MediaClips) -> None:
+def check_events(*sources: MediaClips | None) -> None:
     """ManifestError if it is not known of every clip what happens in it."""
-    for row in clips.rows:
-        simulated_events(row)
+    for clips in filter(None, sources):
+        for row in clips.rows:
+            simulated_events(row)
 
 
 def simulated_events(row: Row) -> list[dict]:

@@ -25,6 +25,7 @@ from mmaudio.weights import WeightError
 
 FILES = "files.json"
 PREFIX = "step_"
+CANNOT_WRITE = (OSError, CheckpointException, RuntimeError, WeightError)  # what the disk says, plain and wrapped
 
 
 class CheckpointError(Exception):
@@ -104,12 +105,7 @@ class Checkpoints:
             if by_all or self.ranks.is_main:
                 try:
                     work()
-                except (
-                    OSError,
-                    CheckpointException,
-                    RuntimeError,
-                    WeightError,
-                ) as error:  # what the disk says, wrapped
+                except CANNOT_WRITE as error:
                     problem = error
             if not any(self.ranks.maximum(float(problem is not None))):
                 continue

@@ -60,8 +60,7 @@ def build(config: TrainConfig, device: torch.device) -> Task:
         whole = dataclasses.replace(read, crop=1.0)
         validation = captioned(media_clips(config.data.validation, whole, ClipBatch))
     if options.events:
-        for clips in filter(None, (train, validation)):
-            check_events(clips)
+        check_events(train, validation)
 
     torch.manual_seed(config.seed)
     clip = build_clip(variant.clip)

@@ -91,8 +91,7 @@ def build(config: TrainConfig, device: torch.device) -> Task:
     held_out = manifests(config.data.validation, stored)
     validation = media_clips(held_out, read, SpanBatch) if held_out else None
     if options.events:
-        for clips in filter(None, (train, validation)):
-            check_events(clips)
+        check_events(train, validation)
 
     torch.manual_seed(config.seed)
     network = build_network(variant, options)
