@@ -23,6 +23,7 @@ more than as many threads of one process; stages that one process does alone are
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -31,7 +32,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -47,7 +48,7 @@ from mmaudio.data.manifest import ManifestError
 from mmaudio.data.parts import ExtractionError, write_text
 from mmaudio.evaluation.model_card import FEW_RUNS, model_card, read_record
 from mmaudio.model.difference import save_difference
-from mmaudio.stage import STAGE_VERSION, render_clip, split_seeds
+from mmaudio.stage import SPLITS, STAGE_VERSION, make_scene, render_clip, split_seeds
 from mmaudio.variants import VARIANTS
 from mmaudio.weights import BUNDLED_DIR, WeightError, fingerprint, read_metadata, read_state, save_safetensors
 
@@ -71,14 +72,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Budget:
-    clips: dict[str, int]  # of the splits train, val and train_audio (sound and captions alone)
+    clips: dict[str, int]  # of the splits train, val and train_audio (sound and captions alone); and `struck`
     plans: dict[str, Plan]
     evaluated: int  # clips of each test split
 
 
 BUDGETS = {
     "cpu": Budget(
-        clips={"train": 2500, "val": 128, "train_audio": 1200},
+        clips={"train": 2500, "val": 128, "train_audio": 1200, "struck": 3000},
         plans={
             "vae": Plan(16, 4000, 3e-3),
             "heard": Plan(16, 4500, 2e-3),
@@ -87,13 +88,13 @@ BUDGETS = {
             "sync": Plan(32, 20000, 1.5e-3),
             "pieces": Plan(32, 12000, 1.5e-3),
             "flow": Plan(16, 1000, 7e-4),
-            "guided": Plan(16, 80, 3e-4),
-            "few": Plan(4, 130, 3e-4),
+            "guided": Plan(32, 500, 3e-4),
+            "few": Plan(16, 400, 3e-4),
         },
         evaluated=200,
     ),
     "gpu": Budget(
-        clips={"train": 6000, "val": 256, "train_audio": 4000},
+        clips={"train": 6000, "val": 256, "train_audio": 4000, "struck": 10000},
         plans={
             "vae": Plan(64, 3000, 3e-3),
             "heard": Plan(64, 2000, 2e-3),
@@ -109,7 +110,12 @@ BUDGETS = {
     ),
 }
 
+# Impacts, and their like, are the kinds whose materials are many and whose sounds are short: half of what sounds and a
+# small part of what is heard. So there are more of them alone, which are cheap without a picture.
+STRUCK = {"bounce", "strike", "collision", "roll", "scrape"}
+
 VAE_SETTINGS = {"seconds": 2.048, "adversarial_weight": 0.0}
+HEARD = ("train_audio", "struck")  # sound and captions alone
 TRAINS = {"pieces": "network", "flow": "network", "heard": "vae"}  # the part that a run trains, where names differ
 FLOW_SETTINGS = {"drop": 0.2}
 SETTINGS = {  # of each network's run, beyond the plan: differences from configs/task
@@ -121,8 +127,12 @@ SETTINGS = {  # of each network's run, beyond the plan: differences from configs
     "sync": {"task": {"stage": "sound", "segments": 1, "events": True}, "precision": "bf16"},
     "pieces": {"task": FLOW_SETTINGS | {"seconds": 2.56}, "precision": "bf16", "optimizer": {"schedule": "cosine"}},
     "flow": {"task": FLOW_SETTINGS, "precision": "bf16", "optimizer": {"schedule": "cosine"}},
-    "guided": {"task": {"stage": "guidance"}, "optimizer": {"warmup": 10}, "validate_every": 0},  # 0: at the end alone
-    "few": {"task": {"steps": [1, 2, 4], "teacher_steps": 8}, "optimizer": {"warmup": 10}, "validate_every": 0},
+    "guided": {"task": {"stage": "guidance", "seconds": 2.56}, "precision": "bf16", "optimizer": {"warmup": 10}},
+    "few": {
+        "task": {"steps": [1, 2, 4], "teacher_steps": 8, "seconds": 2.56},
+        "precision": "bf16",
+        "optimizer": {"warmup": 10},
+    },
 }
 
 
@@ -171,18 +181,29 @@ def data(job: Job) -> None:
     """Rendered clips in memory-mapped files."""
     spec = TINY.spec
     for split, count in job.budget.clips.items():
-        seen = split != "train_audio"
+        seen = split not in HEARD
         cache_spec = CacheSpec(
             frames=spec.sync_frames if seen else 0, size=SIZE if seen else 0, samples=spec.num_samples,
             sample_rate=spec.sample_rate, source=f"Foley Stage {STAGE_VERSION}, {split}",
         )  # fmt: skip
         writer = CacheWriter(job.cache(split), cache_spec)
-        todo = split_seeds(split, count)[writer.count :]
+        todo = seeds(split, job.budget)[writer.count :]
         render = render_seen if seen else render_heard
         with workers(job.workers if todo else 1) as apply, tqdm(total=count, initial=writer.count, desc=split) as bar:
             for clip in apply(render, todo):
                 writer.append(*clip)
                 bar.update()
+
+
+def seeds(split: str, budget: Budget) -> Sequence[int]:
+    """Of the clips of a split; those of `struck` are later ones of train_audio, where such things alone sound."""
+    count = budget.clips[split]
+    if split != "struck":
+        return split_seeds(split, count)
+    first, last = SPLITS["train_audio"]
+    later = range(first + budget.clips["train_audio"], last)
+    sounding = ((seed, make_scene(seed).kinds) for seed in later)
+    return list(itertools.islice((seed for seed, kinds in sounding if kinds and STRUCK.issuperset(kinds)), count))
 
 
 @contextlib.contextmanager
@@ -360,7 +381,7 @@ def features(job: Job) -> None:
     """Feature stores, by the code that inference uses; every caption of a clip is a row."""
     from mmaudio.data.extraction import ExtractConfig, extract
 
-    for split in ("val", "train_audio", "train"):
+    for split in ("val", *HEARD, "train"):
         config = ExtractConfig(
             manifest=str(job.cache(split)), output=str(job.store(split)), variant=TINY.name,
             peak_normalise=False, weights_dir=str(job.weights), num_workers=0,
@@ -376,7 +397,7 @@ def stores(job: Job, *splits: str) -> list[dict]:
 
 
 def flow_stores(job: Job) -> tuple[list[dict], list[dict]]:
-    return stores(job, "train", "train_audio"), stores(job, "val")
+    return stores(job, "train", *HEARD), stores(job, "val")
 
 
 def pieces(job: Job) -> None:

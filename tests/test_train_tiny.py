@@ -25,7 +25,7 @@ def script():
     batches = dict.fromkeys(("vae", "heard", "clip", "sync", "pieces", "flow"), 2)
     batches |= dict.fromkeys(("vocoder", "guided", "few"), 1)
     module.BUDGETS["cpu"] = module.Budget(
-        clips={"train": 2, "val": 1, "train_audio": 1},
+        clips={"train": 2, "val": 1, "train_audio": 1, "struck": 2},
         plans={name: module.Plan(batch, 2, 1e-3) for name, batch in batches.items()},
         evaluated=2,
     )
@@ -49,6 +49,10 @@ def test_the_whole_command(script, tmp_path, monkeypatch, capsys):
     assert run("data")[0] == 0
     assert lines.read_text() == whole
     assert (ClipCache(work / "data" / "train").video == pictures).all()
+
+    struck = [line["events"] for line in ClipCache(work / "data" / "struck").lines]
+    assert len(struck) == 2
+    assert all({event["kind"] for event in events} <= script.STRUCK and events[0]["material"] for events in struck)
 
     # a network: stopped after its first step, it goes on there
     step = TrainingState.step

@@ -38,7 +38,8 @@ def model_card(
         "",
         f"**Data.** Foley Stage, version {STAGE_VERSION}, clips of 8 s: {clips['train']} of split `train` with "
         f"picture, sound and up to three captions each, and {clips['train_audio']} of split `train_audio` with sound "
-        f"and captions alone; {clips['val']} of split `val` to choose the averaging length. Nothing else: no "
+        f"and captions alone; for the flow network, {clips['struck']} later ones of it, too, in which things are only "
+        f"struck, rolled or scraped; {clips['val']} of split `val` to choose the averaging length. Nothing else: no "
         "recording, no pretrained weight.",
         "",
         f"**Training.** Each network from scratch, seed {seed}; heard goes on from vae, flow from pieces (of "

@@ -9,6 +9,7 @@ from small import SMALL, SmallSource, small_task
 from mmaudio.data.sampler import Item
 from mmaudio.data.store import FeatureBatch
 from mmaudio.training.task import Draw, Nets
+from mmaudio.training.tasks.distill import FewStepLoss, GuidanceLoss, Teacher
 from mmaudio.training.tasks.flow import FlowLoss
 from mmaudio.variants import get_variant
 
@@ -54,7 +55,16 @@ def test_a_piece_is_of_one_time(name, seconds):
     assert start.max() == pytest.approx(int((8.0 - seconds) / 0.32 + 1e-6) * 0.32, abs=1e-5)
 
 
-def test_training_takes_another_piece_each_time():
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda network: FlowLoss(network, SMALL, 0.0, False, seconds=1.0),
+        lambda network: GuidanceLoss(Teacher(network, 2.0), SMALL, 0.0, False, "cpu", seconds=1.0),
+        lambda network: FewStepLoss(Teacher(network, 2.0), SMALL, 0.0, False, "cpu", [1, 2], 2, seconds=1.0),
+    ],
+    ids=["flow", "guidance", "few_step"],
+)
+def test_training_takes_another_piece_each_time(make):
     seen = []
 
     class Spy(torch.nn.Module):
@@ -64,7 +74,7 @@ def test_training_takes_another_piece_each_time():
 
     network = small_task().network
     batch = SmallSource(8).__getitems__([Item(row, 0) for row in range(8)])
-    loss = FlowLoss(network, SMALL, drop=0.0, independent=False, seconds=1.0)
+    loss = make(network)
     for step in (0, 0, 1):
         loss(Nets(Spy()), batch, draw(step, 8))
     same, again, other = (features["sync"] for features in seen)

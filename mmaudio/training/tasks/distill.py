@@ -38,6 +38,7 @@ class Options:
     steps: list[int] = field(default_factory=lambda: [1, 2, 4, 8])  # few_step: numbers of steps that are taught
     teacher_steps: int = 16  # few_step: of the teacher's way from noise to sound; a multiple of each of `steps`
     drop: float = 0.1  # probability that a sample is without its video, and without its text
+    seconds: float | None = None  # learn on pieces of this length, cut anew at every step; None: whole clips
 
 
 def build(config: TrainConfig, device: torch.device) -> Task:
@@ -59,11 +60,11 @@ def build(config: TrainConfig, device: torch.device) -> Task:
     train, validation = mixtures(config, variant, identity)
 
     teacher = Teacher(load_network(start, config.weights_dir).to(device), variant.network.guidance)
-    independent = variant.network.v2
+    common = teacher, variant, options.drop, variant.network.v2, device
     if few_step:
-        loss = FewStepLoss(teacher, variant, options.drop, independent, device, options.steps, options.teacher_steps)
+        loss = FewStepLoss(*common, options.steps, options.teacher_steps, options.seconds)
     else:
-        loss = GuidanceLoss(teacher, variant, options.drop, independent, device)
+        loss = GuidanceLoss(*common, options.seconds)
     previews = config.preview.videos or config.preview.prompts
     return Task(
         name="distill",
@@ -132,11 +133,15 @@ class GuidanceLoss(FlowLoss):
     sampling count.
     """
 
-    def __init__(self, teacher: Teacher, variant: Variant, drop: float, independent: bool, device: torch.device | str):
-        super().__init__(teacher.network, variant, drop, independent, device)
+    def __init__(
+        self, teacher: Teacher, variant: Variant, drop: float, independent: bool, device: torch.device | str,
+        seconds: float | None = None,
+    ):  # fmt: skip
+        super().__init__(teacher.network, variant, drop, independent, device, seconds)
         self.teacher = teacher
 
     def __call__(self, nets: Nets, batch: FeatureBatch, draw: Draw) -> Losses:
+        batch = self.pieces(batch, draw)
         x1 = self.latents(batch, draw)
         t = draw.uniform()
         xt = flow.interpolate(draw.normal(*x1.shape[1:]), x1, t)
@@ -152,12 +157,13 @@ class FewStepLoss(FlowLoss):
 
     def __init__(
         self, teacher: Teacher, variant: Variant, drop: float, independent: bool, device: torch.device | str,
-        steps: list[int], teacher_steps: int,
+        steps: list[int], teacher_steps: int, seconds: float | None = None,
     ):  # fmt: skip
-        super().__init__(teacher.network, variant, drop, independent, device)
+        super().__init__(teacher.network, variant, drop, independent, device, seconds)
         self.teacher, self.steps, self.teacher_steps = teacher, steps, teacher_steps
 
     def __call__(self, nets: Nets, batch: FeatureBatch, draw: Draw) -> Losses:
+        batch = self.pieces(batch, draw)
         x0 = draw.normal(*batch.mean.shape[1:])
         features = self.features(batch, draw)
         begin, end = self.intervals(draw)  # (n, B), n numbers of steps

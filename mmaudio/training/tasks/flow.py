@@ -158,8 +158,7 @@ class FlowLoss:
         self.mean, self.std = (x.detach().clone().to(device) for x in (network.latent_mean, network.latent_std))
 
     def __call__(self, nets: Nets, batch: FeatureBatch, draw: Draw) -> Losses:
-        if self.spec != self.whole:
-            batch = self.pieces(batch, draw)
+        batch = self.pieces(batch, draw)
         x1 = self.latents(batch, draw)
         t = flow.logit_normal(draw.normal())
         x0 = draw.normal(*x1.shape[1:])
@@ -168,8 +167,10 @@ class FlowLoss:
         return Losses(loss.mean(), by_time=binned(loss.detach(), t))
 
     def pieces(self, batch: FeatureBatch, draw: Draw) -> FeatureBatch:
-        """A piece of each clip that begins with a Synchformer segment; cut at the nearest latent and frame."""
+        """A piece of each clip that begins with a Synchformer segment; cut at the nearest latent and frame. Or all."""
         whole, spec = self.whole, self.spec
+        if spec == whole:
+            return batch
         last = int((whole.duration - spec.duration) * whole.sync_fps / whole.sync_step + 1e-6)  # 5.44 s are 17 steps
         first = (draw.uniform() * (last + 1)).long()  # (B,)
         start = first * whole.sync_step / whole.sync_fps  # (B,) seconds
