@@ -122,8 +122,7 @@ def given_sound(edit: Edit, wave: Tensor, rate: int, codec: AudioCodec, spec: Se
     mono = torchaudio.functional.resample(wave.mean(0, keepdim=True), rate, spec.sample_rate)[:, : spec.num_samples]
     padded = torch.nn.functional.pad(mono, (0, spec.num_samples - mono.shape[1]))
     latents = codec.encode(padded.to(codec.mel.window.device)).mean
-    frame = spec.hop_length * spec.mel_per_latent / spec.sample_rate  # seconds
-    borders = torch.arange(spec.latent_len + 1, dtype=torch.float64) * frame
+    borders = torch.arange(spec.latent_len + 1, dtype=torch.float64) / spec.latent_rate  # seconds
     kept = torch.zeros(spec.latent_len, dtype=torch.bool)
     for start, end in edit.keep:
         kept |= (borders[:-1] >= start) & (borders[1:] <= end)

@@ -26,7 +26,7 @@ from mmaudio.weights import read_metadata
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = {
-    "full": "the paper's choices",
+    "full": "the variant's own network",
     "no_sync": "no synchronisation module",
     "sum_sync": "sync summed with visual",
     "stretched_sync": "sync tokens stretched in their order",
@@ -36,7 +36,17 @@ EXPERIMENTS = {
     "learned": "missing modalities: all learned",
     "mlp": "MLP instead of ConvMLP",
 }
-COLUMNS = ("F1 50ms", "F1 100ms", "|lag| ms", "material", "kind", "FD")
+COLUMNS = {  # heading -> row and figure of scripts/evaluate_stage.py
+    "F1 50ms": ("variant", "F1 50ms"),
+    "F1 100ms": ("variant", "F1 100ms"),
+    "lag ms": ("variant", "|lag| ms"),
+    "material": ("variant", "material"),
+    "kind": ("variant", "kind"),
+    "FD": ("variant", "FD"),
+    "video alone: F1 100ms": ("video", "F1 100ms"),
+    "words alone: kind": ("text", "kind"),
+}
+ROWS = tuple(dict.fromkeys(row for row, _ in COLUMNS.values()))
 STOPPED = 130
 
 
@@ -54,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--variant", default="tiny_16k")
     parser.add_argument("--weights_dir", help="codec and encoders that the stores were made with; default: as bundled")
     parser.add_argument("--split", default="test", help="that is judged")
-    parser.add_argument("--count", type=int, default=40, help="clips that are judged")
+    parser.add_argument("--count", type=int, default=64, help="clips that are judged")
     parser.add_argument("--work", type=Path, default=Path("runs/ablations"))
     parser.add_argument("--time-limit", type=float, default=math.inf, metavar="MINUTES", help="stop then, saved")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of train.py for all of them")
@@ -128,14 +138,14 @@ def evaluate(args: argparse.Namespace, network: Path, name: str, end: float) -> 
     path = args.work / f"{name}_{args.split}_{args.count}.json"
     if not path.exists() or path.stat().st_mtime < network.stat().st_mtime:
         options = {
-            "variant": network, "split": args.split, "count": args.count, "rows": "variant",
+            "variant": network, "split": args.split, "count": args.count, "rows": ",".join(ROWS),
             "work": args.work / "evaluation", "json": path,
         }  # fmt: skip
         if args.weights_dir:
             options["weights_dir"] = args.weights_dir
         call("scripts/evaluate_stage.py", [f"--{key}={value}" for key, value in options.items()], end)
-    [figures] = json.loads(path.read_text(encoding="utf-8"))["rows"].values()
-    return {column: figures[column]["value"] for column in COLUMNS}
+    rows = dict(zip(ROWS, json.loads(path.read_text(encoding="utf-8"))["rows"].values(), strict=True))
+    return {heading: rows[row][figure]["value"] for heading, (row, figure) in COLUMNS.items()}
 
 
 def call(script: str, words: list[str], end: float) -> None:
@@ -160,7 +170,7 @@ def call(script: str, words: list[str], end: float) -> None:
 
 def report(args: argparse.Namespace, found: dict[str, list[dict]]) -> str:
     """Markdown: mean and standard deviation over seeds."""
-    head = ["experiment", "seeds", *(column.replace("|", "") for column in COLUMNS)]
+    head = ["experiment", "seeds", *COLUMNS]
     lines = [
         f"{args.variant}, {args.steps} steps of {args.batch}; {args.count} clips of {args.split}; mean ± standard "
         "deviation over seeds",

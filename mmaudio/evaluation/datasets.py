@@ -151,12 +151,13 @@ def _text(facts: object, *names: str) -> str | None:
 def read_greatest_hits(folder: Path) -> list[Clip]:
     """`ID_times.txt` (seconds, material, action, reaction), media called ID_denoised or ID_mic; `test.txt`: ids.
 
-    There are no captions: sound is made from the video alone.
+    There are no captions: sound is made from the video alone. `python -m mmaudio.stage export` writes such tables, too.
     """
     find, clips = media_of(folder), []
     listed = folder / "test.txt"
     names = read_text(listed).split() if listed.exists() else None
-    tables = {p.stem.removesuffix("_times"): p for sub in MEDIA_FOLDERS for p in (folder / sub).glob("*_times.txt")}
+    folders = [folder / name for name in (*MEDIA_FOLDERS, "events")]
+    tables = {path.stem.removesuffix("_times"): path for sub in folders for path in sub.glob("*_times.txt")}
     if not tables:
         raise DatasetError(f"{folder}: has no *_times.txt")
     for name in sorted(tables) if names is None else names:

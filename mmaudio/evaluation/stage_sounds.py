@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from mmaudio.data.store import open_store
 from mmaudio.evaluation.judge import Judge
 from mmaudio.evaluation.stage_report import Heard, Known, figures, hear
 from mmaudio.few_steps import choose
@@ -46,10 +47,18 @@ class Settings:
 
 
 class Sounds:
-    """Sounds for the clips of these seeds, by row; all have the pipeline's sample rate."""
+    """Sounds for the clips of these seeds, by row; all have the pipeline's sample rate.
 
-    def __init__(self, pipe: Pipeline, seeds: Sequence[int], work: Path, settings: Settings = Settings()):
+    store: features of Stage clips by the variant's encoders, whose ids are their seeds: what retrieval chooses from.
+        None: the first `settings.retrieval` clips of train, encoded here.
+    """
+
+    def __init__(
+        self, pipe: Pipeline, seeds: Sequence[int], work: Path, settings: Settings = Settings(),
+        store: Path | None = None,
+    ):  # fmt: skip
         self.pipe, self.seeds, self.work, self.settings = pipe, list(seeds), Path(work), settings
+        self.store = store
         self.clips = [Known.of(self._render(seed, audio=False)) for seed in self.seeds]
         self._fingerprints: dict[str, str] = {}
         self._nearest: list[int] | None = None
@@ -136,24 +145,46 @@ class Sounds:
     def _neighbour(self, i: int) -> int:
         """Seed of the training clip whose picture is most like clip i's to the variant's own encoders."""
         if self._nearest is None:
-            train = split_seeds("train", self.settings.retrieval)
-            bank = [self._features(seed) for seed in tqdm(train, desc="retrieval features", disable=None)]
+            seeds, bank = self._bank() if self.store is None else self._stored_bank(self.store)
             found = nearest([self._features(clip.seed) for clip in self.clips], bank)
-            self._nearest = [train[k] for k in found]
+            self._nearest = [seeds[k] for k in found]
         return self._nearest[i]
 
+    def _bank(self) -> tuple[Sequence[int], list[tuple[np.ndarray, np.ndarray]]]:
+        """Seeds of training clips, and `_features` of each."""
+        seeds = split_seeds("train", self.settings.retrieval)
+        return seeds, [self._features(seed) for seed in tqdm(seeds, desc="retrieval features", disable=None)]
+
+    def _stored_bank(self, path: Path) -> tuple[Sequence[int], list[tuple[np.ndarray, np.ndarray]]]:
+        """The same of a store. ValueError if it is not of Stage clips, of this length and by these encoders."""
+        store = open_store(path)
+        files = self.pipe.variant.files
+        made_by = {"clip": files.clip, "sync": files.sync}
+        ours = {part: fingerprint(fetch(file, self.pipe.weights_dir)) for part, file in made_by.items()}
+        firsts = [(int(name), row) for row, name in enumerate(store.ids) if name.isdecimal()]  # "7#1": other captions
+        if not firsts or not ours.items() <= store.meta.identity.items():
+            raise ValueError(f"{path}: has no features of Stage clips by this variant's encoders")
+        if store.meta.spec.duration != self.settings.duration:
+            raise ValueError(f"{path}: has clips of {store.meta.spec.duration:g} s, not {self.settings.duration:g} s")
+        clip, sync = store.tensors["clip"], store.tensors["sync"]
+        return [seed for seed, _ in firsts], [summary(clip[row], sync[row]) for _, row in firsts]
+
     def _features(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """CLIP features over time averaged (D,), and sync features in time (S * D',)."""
+        """The `summary` of a clip's picture."""
         key = self._key(("clip", "sync"), {"features of": seed, "size": self.settings.size})
         path = self.work / "features" / f"{key}.npy"
         if not path.exists():
             clip, sync, *_ = self.pipe.encode(self.pipe.read(self._mp4(seed)))
-            clip, sync = clip[0].float().mean(0).cpu().numpy(), sync[0].float().flatten().cpu().numpy()
             with replacing(path) as temporary:
-                np.save(temporary, np.concatenate([clip, sync]).astype(np.float16))
+                np.save(temporary, np.concatenate(summary(clip[0], sync[0])).astype(np.float16))
         stored = np.load(path).astype(np.float32)
         width = self.pipe.variant.network.clip_dim
         return stored[:width], stored[width:]
+
+
+def summary(clip: torch.Tensor, sync: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """CLIP features (T, D) over time averaged (D,), and sync features (S, D') in time (S * D',)."""
+    return clip.float().mean(0).cpu().numpy(), sync.float().flatten().cpu().numpy()
 
 
 def nearest(queries: Sequence[tuple[np.ndarray, ...]], bank: Sequence[tuple[np.ndarray, ...]]) -> list[int]:

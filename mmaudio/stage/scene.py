@@ -90,7 +90,7 @@ class Source(Protocol):
     name: str
 
     def render(self, sample_rate: int, length: int, rng: np.random.Generator) -> np.ndarray:
-        """Dry sound (length,); a contact of loudness 1 has a peak of about 1. Nothing above 0.45 sample_rate."""
+        """Dry sound (length,); a contact of loudness 1 has a peak of about 1. No tone above 0.45 sample_rate."""
         ...
 
 

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 import mmaudio
+from mmaudio.data.store import StoreRow, write_store
 from mmaudio.evaluation.judge import Judge
 from mmaudio.evaluation.stage_report import COLUMNS, table
 from mmaudio.evaluation.stage_sounds import ROWS, Settings, Sounds, evaluate, nearest
+from mmaudio.weights import fetch, fingerprint
 
 SETTINGS = Settings(size=64, duration=2.0, num_steps=1, retrieval=1)
 MADE = ["truth", "ceiling", "variant", "retrieval"]  # the others are made as the variant's
@@ -55,6 +57,30 @@ def test_rows_differ_in_what_they_are_given(pipe, tmp_path, monkeypatch):
     other = Sounds(pipe, SEEDS, tmp_path, Settings(**vars(SETTINGS) | {"num_steps": 2}))
     other.make("variant", 0)
     assert len(calls) == 5
+
+
+def test_retrieval_from_a_store(pipe, tmp_path):
+    """Of three clips, one of them the asked one itself, it is the nearest; other captions of a clip are not others."""
+    settings, spec = Settings(**vars(SETTINGS) | {"duration": 8.0}), pipe.variant.spec
+    sounds, files = Sounds(pipe, SEEDS, tmp_path, settings), pipe.variant.files
+    seeds = [5, SEEDS[1], 6]
+    encoded = [pipe.encode_video(pipe.read(sounds._mp4(seed))) for seed in seeds]
+
+    def row(name, features):
+        clip, sync = (x[0].bfloat16() for x in features)
+        latents = torch.zeros(spec.latent_len, 20)
+        return StoreRow(name, "", latents, latents + 1, clip, sync)
+
+    rows = [row(name + end, x) for name, x in zip(map(str, seeds), encoded, strict=True) for end in ("", "#1")]
+    made_by = {part: fingerprint(fetch(file)) for part, file in (("clip", files.clip), ("sync", files.sync))}
+    text = {"": torch.zeros(77, pipe.variant.network.text_dim)}
+    for name, identity in (("store", made_by), ("other", made_by | {"sync": "x"})):
+        write_store(tmp_path / name, rows, text.items(), count=6, variant="tiny_16k", spec=spec, identity=identity)
+    assert Sounds(pipe, SEEDS, tmp_path, settings, tmp_path / "store")._neighbour(1) == SEEDS[1]
+    with pytest.raises(ValueError, match="other: has no features of Stage clips by this variant's encoders"):
+        Sounds(pipe, SEEDS, tmp_path, settings, tmp_path / "other").make("retrieval", 1)
+    with pytest.raises(ValueError, match="has clips of 8 s, not 2 s"):
+        Sounds(pipe, SEEDS, tmp_path, SETTINGS, tmp_path / "store").make("retrieval", 1)
 
 
 def test_what_cannot_be_evaluated(pipe, tmp_path):

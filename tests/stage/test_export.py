@@ -10,6 +10,7 @@ import soundfile
 from PIL import Image
 
 from mmaudio.data.manifest import read_manifest
+from mmaudio.evaluation.datasets import read_dataset
 from mmaudio.media import encode
 from mmaudio.stage import STAGE_VERSION, make_scene, render_clip
 from mmaudio.stage.__main__ import main
@@ -121,6 +122,13 @@ def test_events_are_those_of_the_scene(folder, clips):
         assert [line[1:] for line in lines] == [[str(event.material), event.kind, "None"] for event in impacts]
         assert truth["events"] == [vars(event) for event in clip.events]
     assert lasting
+
+
+def test_the_events_are_read_as_greatest_hits(folder, clips):
+    read = read_dataset("greatest_hits", folder, duration=2.0, count=None)
+    assert [clip.video for clip in read] == [folder / truth["path"] for truth in truths(folder)]
+    for found, clip in zip(read, clips, strict=True):
+        assert found.times == pytest.approx([event.time for event in clip.events if event.seconds == 0], abs=1e-5)
 
 
 def test_ground_truth_says_what_is_known(folder, clips):

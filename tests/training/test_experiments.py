@@ -99,9 +99,12 @@ def test_a_miniature(script, tmp_path, monkeypatch, capsys):
         network = get_variant(options["variant"]).network
         assert network.hidden_dim == 32
         value = {"modulate": 0.75, "none": 0.25}[network.sync_use]
-        figures = {column: {"value": value, "low": 0, "high": 1} for column in script.COLUMNS}
-        figures["FD"] = {"value": None, "low": None, "high": None}
-        Path(options["json"]).write_text(json.dumps({"rows": {"net": figures}}))
+        rows = {
+            row: {name: {"value": value + part} for name in ("F1 50ms", "F1 100ms", "|lag| ms", "material", "kind")}
+            | {"FD": {"value": None}}
+            for part, row in enumerate(options["rows"].split(","))
+        }
+        Path(options["json"]).write_text(json.dumps({"rows": rows}))
 
     monkeypatch.setattr(script, "call", call)
     small = [f"+task.network.{x}" for x in ("hidden_dim=32", "num_heads=1", "joint_blocks=1", "fused_blocks=1")]
@@ -111,8 +114,8 @@ def test_a_miniature(script, tmp_path, monkeypatch, capsys):
     table = (tmp_path / "work" / "ablations.md").read_text()
     assert table in capsys.readouterr().out
     assert [line for line in table.splitlines() if line.startswith("| ")][1:] == [
-        "| the paper's choices | 1 | 0.750 | 0.750 | 0.750 | 0.750 | 0.750 | - |",
-        "| no synchronisation module | 1 | 0.250 | 0.250 | 0.250 | 0.250 | 0.250 | - |",
+        "| the variant's own network | 1 | 0.750 | 0.750 | 0.750 | 0.750 | 0.750 | - | 1.750 | 2.750 |",
+        "| no synchronisation module | 1 | 0.250 | 0.250 | 0.250 | 0.250 | 0.250 | - | 1.250 | 2.250 |",
     ]
     assert script.main([*words, "--experiments=full,no_sync"]) == 0
     assert len(calls) == 4, "what is done is not done again"
