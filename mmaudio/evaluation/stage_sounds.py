@@ -96,7 +96,7 @@ class Sounds:
             seed, duration=s.duration, size=s.size, sample_rate=self.sample_rate, video=video, audio=audio
         )
 
-    def _mp4(self, seed: int) -> Path:
+    def mp4(self, seed: int) -> Path:
         s = self.settings
         path = self.work / "videos" / f"stage{STAGE_VERSION}_{seed:07d}_{s.size}px_{s.duration:g}s.mp4"
         if not path.exists():
@@ -116,7 +116,7 @@ class Sounds:
 
         def generate():
             return self.pipe(
-                video=None if video is None else self._mp4(video), prompt=prompt, duration=s.duration,
+                video=None if video is None else self.mp4(video), prompt=prompt, duration=s.duration,
                 seed=s.seed, num_steps=s.num_steps, cfg_strength=s.cfg_strength,
             )[0].audio  # fmt: skip
 
@@ -174,7 +174,7 @@ class Sounds:
         key = self._key(("clip", "sync"), {"features of": seed, "size": self.settings.size})
         path = self.work / "features" / f"{key}.npy"
         if not path.exists():
-            clip, sync, *_ = self.pipe.encode(self.pipe.read(self._mp4(seed)))
+            clip, sync, *_ = self.pipe.encode(self.pipe.read(self.mp4(seed)))
             with replacing(path) as temporary:
                 np.save(temporary, np.concatenate(summary(clip[0], sync[0])).astype(np.float16))
         stored = np.load(path).astype(np.float32)

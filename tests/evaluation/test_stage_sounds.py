@@ -64,7 +64,7 @@ def test_retrieval_from_a_store(pipe, tmp_path):
     settings, spec = Settings(**vars(SETTINGS) | {"duration": 8.0}), pipe.variant.spec
     sounds, files = Sounds(pipe, SEEDS, tmp_path, settings), pipe.variant.files
     seeds = [5, SEEDS[1], 6]
-    encoded = [pipe.encode_video(pipe.read(sounds._mp4(seed))) for seed in seeds]
+    encoded = [pipe.encode_video(pipe.read(sounds.mp4(seed))) for seed in seeds]
 
     def row(name, features):
         clip, sync = (x[0].bfloat16() for x in features)
