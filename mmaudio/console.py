@@ -1,6 +1,8 @@
 """What the commands say: lines, a progress bar, and errors that are the user's to mend."""
 
+import platform
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -68,3 +70,17 @@ def usable_device(name: str | None) -> "torch.device | None":
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"--device {name}: not usable here ({str(error).splitlines()[0]})") from error
     return device
+
+
+def machine_name(device: "torch.device") -> str:
+    """Of the GPU, or of the processor."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())

@@ -25,7 +25,6 @@ import copy
 import json
 import math
 import os
-import platform
 import shutil
 import statistics
 import sys
@@ -42,7 +41,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmaudio import flow
-from mmaudio.console import error_line, expected_errors, log
+from mmaudio.console import error_line, expected_errors, log, machine_name
 from mmaudio.data.loader import loader
 from mmaudio.data.mixture import FeatureBatch, Mixture, row_shapes
 from mmaudio.data.sampler import GlobalBatches, Split
@@ -320,10 +319,9 @@ def bench(args: argparse.Namespace, here: Ranks) -> dict:
         figures = measure(real, args.steps)
         flops, peak = flops_per_sample(variant), peak_flops(here.device, bf16)
         on_gpu = here.device.type == "cuda"
-        machine = torch.cuda.get_device_name(here.device) if on_gpu else platform.processor() or platform.machine()
         return {
             "variant": args.variant,
-            "device": f"{here.world} x {here.device.type} ({machine})",
+            "device": f"{here.world} x {here.device.type} ({machine_name(here.device)})",
             "precision": "bf16" if bf16 else "tf32" if on_gpu else "fp32",
             "strategy": args.strategy,
             "compile": args.compile,

@@ -16,13 +16,14 @@ def bench(monkeypatch, tmp_path):
     """`bench(*words)` runs the script and gives its JSON."""
     script = load_script("bench_inference")
 
-    def run(*words):
+    def run(*words, code=0):
         monkeypatch.setattr(
             sys, "argv", ["bench_inference.py", "--device", "cpu", *words, "--json", str(tmp_path / "out.json")]
         )
-        assert script.main() == 0
+        assert script.main() == code
         return json.loads((tmp_path / "out.json").read_text())
 
+    run.script = script
     return run
 
 
@@ -40,6 +41,14 @@ def test_counting(bench, capsys):
 
 def test_the_comparison(bench):
     words = ("--variant", "tiny_16k", "--random_weights", "--check", "--num_steps", "1", "--repeat", "1")
-    report = bench(*words)["check"]
-    assert report["solve"]["latents, largest difference"] < 1e-3 * report["solve"]["latents, root mean square"]
-    assert report["VAE"]["mel, mean difference"] < 1e-4
+    report = bench(*words)
+    solve, vae = report["check"]["solve"], report["check"]["VAE"]
+    assert solve["latents, largest difference"] < 1e-3 * solve["latents, root mean square"]
+    assert solve["allowed"] == pytest.approx(1e-3 * solve["latents, root mean square"])
+    assert vae["mel, mean difference"] < 1e-4
+
+
+def test_too_far_apart_is_a_failure(bench, monkeypatch):
+    monkeypatch.setattr(bench.script, "BOUNDS", {torch.float32: 1e-12})
+    words = ("--variant", "tiny_16k", "--random_weights", "--check", "--num_steps", "1", "--repeat", "1")
+    bench(*words, code=1)
