@@ -13,10 +13,10 @@ stage's. Ways that need fewer multiplications than the definition can come out a
 arithmetic, which needs no weights and no time.
 
 `--check` runs solver and codec as the pipeline does and plainly, on the same random features and noise: the plain way
-is float32 (no TF32 either), with the layers as they are in the files and nothing shared between frames of equal
-condition. It prints how far latents, mel and sound are apart and the ratio of the processor's seconds, taken in turns
-(of the wall clock's on a GPU), and fails if the latents are further apart than BOUNDS allows. `--random_weights` serves
-for variants whose files are not here: the arithmetic is the same.
+is float32 (convolutions without TF32), with the layers as they are in the files and nothing shared between frames of
+equal condition. It prints how far latents, mel and sound are apart and the ratio of the processor's seconds, taken in
+turns (of the wall clock's on a GPU), and fails if the latents are further apart than BOUNDS allows. `--random_weights`
+serves for variants whose files are not here: the arithmetic is the same.
 """
 
 import argparse

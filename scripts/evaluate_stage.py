@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cfg_strength", type=float, default=Settings.cfg_strength)
     parser.add_argument("--rows", default=",".join(ROWS), help="some of %(default)s")
     parser.add_argument("--retrieval", type=int, default=Settings.retrieval, help="training clips to choose from")
-    parser.add_argument("--store", type=Path, help="take these from a feature store of Stage clips, all that are in it")
+    parser.add_argument("--store", help="or all that are in a feature store of Stage clips")
     parser.add_argument("--work", type=Path, default=Path("runs/evaluate_stage"))
     parser.add_argument("--json", type=Path, default=None, help="also write the figures here")
     args = parser.parse_args(argv)
@@ -48,8 +48,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         judge = load_judge()
         pipe = mmaudio.load(args.variant, weights_dir=args.weights_dir)
-        settings = Settings(args.size, args.duration, args.seed, args.num_steps, args.cfg_strength, args.retrieval)
-        sounds = Sounds(pipe, split_seeds(args.split, args.count), args.work, settings, args.store)
+        settings = Settings(
+            args.size, args.duration, args.seed, args.num_steps, args.cfg_strength, args.retrieval, args.store
+        )
+        sounds = Sounds(pipe, split_seeds(args.split, args.count), args.work, settings)
         found = {"split": args.split} | evaluate(sounds, judge, args.rows.split(","))
     except expected_errors() as error:
         print(error_line(error), file=sys.stderr)

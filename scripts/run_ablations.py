@@ -135,7 +135,7 @@ def finished(run: Path, steps: int) -> Path | None:
 
 
 def evaluate(args: argparse.Namespace, network: Path, name: str, end: float) -> dict[str, float | None]:
-    path = args.work / f"{name}_{args.split}_{args.count}.json"
+    path = args.work / f"{name}_{args.split}_{args.count}_{'_'.join(ROWS)}.json"
     if not path.exists() or path.stat().st_mtime < network.stat().st_mtime:
         options = {
             "variant": network, "split": args.split, "count": args.count, "rows": ",".join(ROWS),

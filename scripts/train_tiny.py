@@ -110,8 +110,8 @@ BUDGETS = {
     ),
 }
 
-# Impacts, and their like, are the kinds whose materials are many and whose sounds are short: half of what sounds and a
-# small part of what is heard. So there are more of them alone, which are cheap without a picture.
+# Impacts and their like come in ten materials each, and sound for tenths of a second: a small part of what a network
+# learns from. So there are more clips of nothing else, which are cheap without a picture.
 STRUCK = {"bounce", "strike", "collision", "roll", "scrape"}
 
 VAE_SETTINGS = {"seconds": 2.048, "adversarial_weight": 0.0}
@@ -127,12 +127,8 @@ SETTINGS = {  # of each network's run, beyond the plan: differences from configs
     "sync": {"task": {"stage": "sound", "segments": 1, "events": True}, "precision": "bf16"},
     "pieces": {"task": FLOW_SETTINGS | {"seconds": 2.56}, "precision": "bf16", "optimizer": {"schedule": "cosine"}},
     "flow": {"task": FLOW_SETTINGS, "precision": "bf16", "optimizer": {"schedule": "cosine"}},
-    "guided": {"task": {"stage": "guidance", "seconds": 2.56}, "precision": "bf16", "optimizer": {"warmup": 10}},
-    "few": {
-        "task": {"steps": [1, 2, 4], "teacher_steps": 8, "seconds": 2.56},
-        "precision": "bf16",
-        "optimizer": {"warmup": 10},
-    },
+    "guided": {"task": {"stage": "guidance", "seconds": 2.56}, "precision": "bf16"},
+    "few": {"task": {"steps": [1, 2, 4], "teacher_steps": 8, "seconds": 2.56}, "precision": "bf16"},
 }
 
 
@@ -187,7 +183,7 @@ def data(job: Job) -> None:
             sample_rate=spec.sample_rate, source=f"Foley Stage {STAGE_VERSION}, {split}",
         )  # fmt: skip
         writer = CacheWriter(job.cache(split), cache_spec)
-        todo = seeds(split, job.budget)[writer.count :]
+        todo = seeds(split, job.budget)[writer.count :] if writer.count < count else []
         render = render_seen if seen else render_heard
         with workers(job.workers if todo else 1) as apply, tqdm(total=count, initial=writer.count, desc=split) as bar:
             for clip in apply(render, todo):
@@ -474,7 +470,7 @@ def few(job: Job) -> None:
 def evaluate(job: Job) -> None:
     network, with_few = job.weights / TINY.files.network.name, (job.weights / TINY.few_step.name).exists()
     for split in ("test", "test_hard"):
-        evaluate_rows(job, split, split, "--variant", TINY.name)
+        evaluate_rows(job, split, split, "--variant", TINY.name, "--store", job.store("train"))
         for name, steps, plain in FEW_RUNS.values() if with_few else ():
             variant = network if plain else TINY.name  # by its path a network has nothing beside it
             words = ("--variant", variant, "--num_steps", steps, "--rows", "variant")

@@ -50,9 +50,10 @@ def test_the_whole_command(script, tmp_path, monkeypatch, capsys):
     assert lines.read_text() == whole
     assert (ClipCache(work / "data" / "train").video == pictures).all()
 
-    struck = [line["events"] for line in ClipCache(work / "data" / "struck").lines]
+    struck, heard = (ClipCache(work / "data" / name).lines for name in ("struck", "train_audio"))
     assert len(struck) == 2
-    assert all({event["kind"] for event in events} <= script.STRUCK and events[0]["material"] for events in struck)
+    assert all({e["kind"] for e in line["events"]} <= script.STRUCK and line["events"] for line in struck)
+    assert not {line["id"] for line in struck} & {line["id"] for line in heard}
 
     # a network: stopped after its first step, it goes on there
     step = TrainingState.step

@@ -151,7 +151,7 @@ def _text(facts: object, *names: str) -> str | None:
 def read_greatest_hits(folder: Path) -> list[Clip]:
     """`ID_times.txt` (seconds, material, action, reaction), media called ID_denoised or ID_mic; `test.txt`: ids.
 
-    There are no captions: sound is made from the video alone. `python -m mmaudio.stage export` writes such tables, too.
+    There are no captions: sound is made from the video alone. The Stage's export has its tables in `events/`.
     """
     find, clips = media_of(folder), []
     listed = folder / "test.txt"

@@ -32,8 +32,9 @@ COLUMNS = {
     "IS": "inception score of the judge's classes",
 }
 
-LOWEST = {"IS": 1.0}  # that a figure can be: intervals end there; 0 of the others
-HIGHEST = dict.fromkeys(("accuracy", "AP", "F1 50ms", "F1 100ms", "kind", "material"), 1.0)
+HIGHEST = dict.fromkeys(
+    ("accuracy", "AP", "F1 50ms", "F1 100ms", "kind", "material"), 1.0
+)  # intervals end there, and at 0
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def figures(
         warnings.filterwarnings("ignore", message=".* fewer than the .* dimensions")  # the table's caption says so
         for name, statistic in _statistics(clips, heard, truth).items():
             interval = bootstrap_interval(statistic, count, resamples=resamples)
-            low, high = np.clip(interval, LOWEST.get(name, 0.0), HIGHEST.get(name, np.inf)).tolist()
+            low, high = np.clip(interval, 0.0, HIGHEST.get(name, np.inf)).tolist()
             found[name] = Figure(float(statistic(np.arange(count))), low, high)
     return found
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from mmaudio.few_steps import choose
 from mmaudio.media import read_audio, write_audio
 from mmaudio.pipeline import Pipeline
 from mmaudio.stage import STAGE_VERSION, render_clip, split_seeds
+from mmaudio.stage.director import split_of
 from mmaudio.stage.export import replacing, write_mp4
 from mmaudio.weights import fetch, fingerprint
 
@@ -33,6 +35,8 @@ ROWS = {
     "retrieval": "nearest training clip",
 }
 
+ENCODERS = ("clip", "sync")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -43,22 +47,15 @@ class Settings:
     seed: int = 0  # of the sampler, the same for every clip
     num_steps: int = 25
     cfg_strength: float = 4.5
-    retrieval: int = 200  # training clips to choose from
+    retrieval: int = 200  # first training clips to choose from, encoded here
+    store: str | None = None  # or all training clips in this store of features by the variant's encoders
 
 
 class Sounds:
-    """Sounds for the clips of these seeds, by row; all have the pipeline's sample rate.
+    """Sounds for the clips of these seeds, by row; all have the pipeline's sample rate."""
 
-    store: features of Stage clips by the variant's encoders, whose ids are their seeds: what retrieval chooses from.
-        None: the first `settings.retrieval` clips of train, encoded here.
-    """
-
-    def __init__(
-        self, pipe: Pipeline, seeds: Sequence[int], work: Path, settings: Settings = Settings(),
-        store: Path | None = None,
-    ):  # fmt: skip
+    def __init__(self, pipe: Pipeline, seeds: Sequence[int], work: Path, settings: Settings = Settings()):
         self.pipe, self.seeds, self.work, self.settings = pipe, list(seeds), Path(work), settings
-        self.store = store
         self.clips = [Known.of(self._render(seed, audio=False)) for seed in self.seeds]
         self._fingerprints: dict[str, str] = {}
         self._nearest: list[int] | None = None
@@ -131,47 +128,55 @@ class Sounds:
         return read_audio(path)[0].mean(0).numpy()
 
     def _key(self, parts: Iterable[str], facts: dict) -> str:
-        variant = self.pipe.variant
-        for part in parts:
-            file = variant.files_by(self.by).get(part)
-            if part not in self._fingerprints:
-                self._fingerprints[part] = fingerprint(fetch(file, self.pipe.weights_dir)) if file else ""
-        made_by = {part: self._fingerprints[part] for part in parts}
-        everything = [variant.base, STAGE_VERSION, self.settings.duration, made_by, facts]
+        made_by = {part: self._fingerprint(part) for part in parts}
+        everything = [self.pipe.variant.base, STAGE_VERSION, self.settings.duration, made_by, facts]
         return hashlib.blake2b(json.dumps(everything, sort_keys=True).encode(), digest_size=12).hexdigest()
+
+    def _fingerprint(self, part: str) -> str:
+        """Of the file of a part; empty if it has none."""
+        if part not in self._fingerprints:
+            file = self.pipe.variant.files_by(self.by).get(part)
+            self._fingerprints[part] = fingerprint(fetch(file, self.pipe.weights_dir)) if file else ""
+        return self._fingerprints[part]
 
     # ---- the nearest training clip
 
     def _neighbour(self, i: int) -> int:
         """Seed of the training clip whose picture is most like clip i's to the variant's own encoders."""
         if self._nearest is None:
-            seeds, bank = self._bank() if self.store is None else self._stored_bank(self.store)
+            seeds, bank = self.bank
             found = nearest([self._features(clip.seed) for clip in self.clips], bank)
             self._nearest = [seeds[k] for k in found]
         return self._nearest[i]
 
-    def _bank(self) -> tuple[Sequence[int], list[tuple[np.ndarray, np.ndarray]]]:
-        """Seeds of training clips, and `_features` of each."""
-        seeds = split_seeds("train", self.settings.retrieval)
-        return seeds, [self._features(seed) for seed in tqdm(seeds, desc="retrieval features", disable=None)]
+    @cached_property
+    def bank(self) -> tuple[Sequence[int], list[tuple[np.ndarray, np.ndarray]]]:
+        """Seeds of the training clips that retrieval chooses from, and the `summary` of each.
 
-    def _stored_bank(self, path: Path) -> tuple[Sequence[int], list[tuple[np.ndarray, np.ndarray]]]:
-        """The same of a store. ValueError if it is not of Stage clips, of this length and by these encoders."""
-        store = open_store(path)
-        files = self.pipe.variant.files
-        made_by = {"clip": files.clip, "sync": files.sync}
-        ours = {part: fingerprint(fetch(file, self.pipe.weights_dir)) for part, file in made_by.items()}
-        firsts = [(int(name), row) for row, name in enumerate(store.ids) if name.isdecimal()]  # "7#1": other captions
-        if not firsts or not ours.items() <= store.meta.identity.items():
-            raise ValueError(f"{path}: has no features of Stage clips by this variant's encoders")
+        Raises:
+            StoreError, ValueError: the store cannot be used, or has no such clips.
+        """
+        if self.settings.store is None:
+            seeds = split_seeds("train", self.settings.retrieval)
+            return seeds, [self._features(seed) for seed in tqdm(seeds, desc="retrieval features", disable=None)]
+        store = open_store(self.settings.store)
+        if {part: self._fingerprint(part) for part in ENCODERS}.items() - store.meta.identity.items():
+            raise ValueError(f"{store.path}: its features are by other encoders than this variant's")
         if store.meta.spec.duration != self.settings.duration:
-            raise ValueError(f"{path}: has clips of {store.meta.spec.duration:g} s, not {self.settings.duration:g} s")
+            raise ValueError(
+                f"{store.path}: has clips of {store.meta.spec.duration:g} s, not {self.settings.duration:g} s"
+            )
+        named = ((name.removeprefix("train_"), row) for row, name in enumerate(store.ids))
+        rows = {int(name): row for name, row in named if name.isdecimal()}  # "7#1" is 7 with another caption
+        seeds = [seed for seed in rows if split_of(seed) == "train"]
+        if not seeds:
+            raise ValueError(f"{store.path}: has no clips of the Stage's split train")
         clip, sync = store.tensors["clip"], store.tensors["sync"]
-        return [seed for seed, _ in firsts], [summary(clip[row], sync[row]) for _, row in firsts]
+        return seeds, [summary(clip[rows[seed]], sync[rows[seed]]) for seed in seeds]
 
     def _features(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """The `summary` of a clip's picture."""
-        key = self._key(("clip", "sync"), {"features of": seed, "size": self.settings.size})
+        key = self._key(ENCODERS, {"features of": seed, "size": self.settings.size})
         path = self.work / "features" / f"{key}.npy"
         if not path.exists():
             clip, sync, *_ = self.pipe.encode(self.pipe.read(self.mp4(seed)))
@@ -207,12 +212,13 @@ def evaluate(sounds: Sounds, judge: Judge, rows: Sequence[str], resamples: int =
     """Make and judge all rows; figures and what they are about, ready for JSON.
 
     Raises:
-        ValueError: an unknown row, or fewer than two clips.
+        ValueError: an unknown row, fewer than two clips, or a store that retrieval cannot choose from.
     """
     if unknown := [row for row in rows if row not in ROWS]:
         raise ValueError(f"unknown row {unknown[0]!r}: expected some of {','.join(ROWS)}")
     if len(sounds.clips) < 2:
         raise ValueError("at least 2 clips are needed: shuffling pairs different ones")
+    choice = len(sounds.bank[0]) if "retrieval" in rows else None  # before all that takes long: a store can be wrong
     heard: dict[str, list[Heard]] = {}
     wanted = list(dict.fromkeys(["truth", *rows]))  # FD and KL compare with the truth
     with tqdm(total=len(wanted) * len(sounds.clips), unit="sound", disable=None) as bar:
@@ -230,7 +236,7 @@ def evaluate(sounds: Sounds, judge: Judge, rows: Sequence[str], resamples: int =
         "clips": len(sounds.clips),
         "clips_with_onsets": sum(len(clip.times) > 0 for clip in sounds.clips),
         "events_with_onsets": sum(len(clip.times) for clip in sounds.clips),
-        **asdict(sounds.settings),
+        **asdict(sounds.settings) | {"retrieval": choice},
         "note": sounds.note,
         "rows": {ROWS[row].format(name): figures(sounds.clips, heard[row], heard["truth"], resamples) for row in rows},
     }

@@ -85,8 +85,7 @@ def test_intervals_end_where_figures_do(clips):
     for side in (truth, heard):
         found = figures(clips, side, truth, resamples=20)
         assert found["material"].high <= 1
-        assert min(found[name].low for name in ("FD", "KL", "|lag| ms", "accuracy", "AP", "kind")) >= 0
-        assert found["IS"].low >= 1
+        assert min(found["FD"].low, found["KL"].low) >= 0
 
 
 def test_only_clips_of_sharp_seen_events_have_onsets():

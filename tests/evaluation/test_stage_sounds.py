@@ -1,5 +1,6 @@
 """The whole evaluation, on two short small clips with the bundled variant and a judge that has learned nothing."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -14,6 +15,7 @@ from mmaudio.evaluation.stage_sounds import ROWS, Settings, Sounds, evaluate, ne
 from mmaudio.weights import fetch, fingerprint
 
 SETTINGS = Settings(size=64, duration=2.0, num_steps=1, retrieval=1)
+LONG = Settings(size=64, duration=8.0)
 MADE = ["truth", "ceiling", "variant", "retrieval"]  # the others are made as the variant's
 SEEDS = (2_000_000, 2_000_001)
 
@@ -29,7 +31,7 @@ def test_every_row_is_made_judged_and_kept(pipe, tmp_path, monkeypatch):
     found = evaluate(Sounds(pipe, SEEDS, tmp_path, SETTINGS), judge, MADE, resamples=5)
     assert list(found["rows"]) == [ROWS[row].format("tiny_16k") for row in MADE]
     assert all(list(row) == list(COLUMNS) for row in found["rows"].values())
-    assert found["clips"] == 2
+    assert (found["clips"], found["retrieval"]) == (2, 1)
     assert found["rows"]["ground truth"]["KL"].value == 0
     assert len(list((tmp_path / "sounds").iterdir())) == 2 * 2  # through the codec and by the variant
 
@@ -60,27 +62,32 @@ def test_rows_differ_in_what_they_are_given(pipe, tmp_path, monkeypatch):
 
 
 def test_retrieval_from_a_store(pipe, tmp_path):
-    """Of three clips, one of them the asked one itself, it is the nearest; other captions of a clip are not others."""
-    settings, spec = Settings(**vars(SETTINGS) | {"duration": 8.0}), pipe.variant.spec
-    sounds, files = Sounds(pipe, SEEDS, tmp_path, settings), pipe.variant.files
-    seeds = [5, SEEDS[1], 6]
-    encoded = [pipe.encode_video(pipe.read(sounds.mp4(seed))) for seed in seeds]
-
-    def row(name, features):
-        clip, sync = (x[0].bfloat16() for x in features)
-        latents = torch.zeros(spec.latent_len, 20)
-        return StoreRow(name, "", latents, latents + 1, clip, sync)
-
-    rows = [row(name + end, x) for name, x in zip(map(str, seeds), encoded, strict=True) for end in ("", "#1")]
+    """One of three training clips looks as the asked one does; other captions of a clip are no other clips."""
+    files, encoded = pipe.variant.files, Sounds(pipe, SEEDS, tmp_path, LONG)
+    features = [pipe.encode_video(pipe.read(encoded.mp4(seed))) for seed in (5, SEEDS[1], 6)]
     made_by = {part: fingerprint(fetch(file)) for part, file in (("clip", files.clip), ("sync", files.sync))}
-    text = {"": torch.zeros(77, pipe.variant.network.text_dim)}
-    for name, identity in (("store", made_by), ("other", made_by | {"sync": "x"})):
-        write_store(tmp_path / name, rows, text.items(), count=6, variant="tiny_16k", spec=spec, identity=identity)
-    assert Sounds(pipe, SEEDS, tmp_path, settings, tmp_path / "store")._neighbour(1) == SEEDS[1]
-    with pytest.raises(ValueError, match="other: has no features of Stage clips by this variant's encoders"):
-        Sounds(pipe, SEEDS, tmp_path, settings, tmp_path / "other").make("retrieval", 1)
+
+    def store(name, ids, identity=made_by):
+        latents = torch.zeros(pipe.variant.spec.latent_len, 20)
+        rows = [
+            StoreRow(i + end, "", latents, latents + 1, *(x[0].bfloat16() for x in one))
+            for i, one in zip(ids, features, strict=True)
+            for end in ("", "#1")
+        ]
+        text = {"": torch.zeros(77, pipe.variant.network.text_dim)}.items()
+        spec = pipe.variant.spec
+        write_store(tmp_path / name, rows, text, count=6, variant="tiny_16k", spec=spec, identity=identity)
+        return Sounds(pipe, SEEDS, tmp_path, dataclasses.replace(LONG, store=str(tmp_path / name)))
+
+    assert store("plain", ("5", "7", "6"))._neighbour(1) == 7
+    assert store("exported", ("train_0000005", "train_0000007", "train_0000006"))._neighbour(1) == 7
+    with pytest.raises(ValueError, match="test: has no clips of the Stage's split train"):
+        evaluate(store("test", ("2000005", "2000001", "x")), Judge(), ["retrieval"])
+    with pytest.raises(ValueError, match="other: its features are by other encoders"):
+        evaluate(store("other", ("5", "7", "6"), made_by | {"sync": "x"}), Judge(), ["truth", "retrieval"])
+    short = dataclasses.replace(SETTINGS, store=str(tmp_path / "plain"))
     with pytest.raises(ValueError, match="has clips of 8 s, not 2 s"):
-        Sounds(pipe, SEEDS, tmp_path, SETTINGS, tmp_path / "store").make("retrieval", 1)
+        evaluate(Sounds(pipe, SEEDS, tmp_path, short), Judge(), ["retrieval"])
 
 
 def test_what_cannot_be_evaluated(pipe, tmp_path):

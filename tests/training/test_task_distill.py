@@ -307,6 +307,8 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(settings):
         ({"steps": []}, "divisors of"),
         ({"steps": [0]}, "divisors of"),
         ({"teacher_steps": 0}, "divisors of task.teacher_steps=0"),
+        ({"seconds": 0.5}, "task.seconds is 0.5, expected"),
+        ({"stage": "guidance", "seconds": 9}, "task.seconds is 9, expected"),
         ({"teacher": 3}, "task distill: Key 'teacher'"),
         ({"start": "none"}, "unknown variant 'none'"),
     ],
