@@ -21,6 +21,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+from evaluate_stage import plain
 from torch import Tensor
 from tqdm import tqdm
 
@@ -162,9 +163,8 @@ def main(argv: list[str] | None = None) -> int:
     for way, row in found.items():
         print(f"| {way.name} | {way.passes} | " + " | ".join(f"{value:.3f}" for value in row.values()) + " |")
     if args.json:
-        args.json.write_text(
-            json.dumps({way.name: {"passes": way.passes} | row for way, row in found.items()}, indent=2)
-        )
+        report = {way.name: {"passes": way.passes} | row for way, row in found.items()}
+        args.json.write_text(json.dumps(plain(report), indent=2) + "\n")
     return 0
 
 

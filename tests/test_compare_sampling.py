@@ -10,6 +10,7 @@ from mmaudio import flow
 
 @pytest.fixture(scope="module")
 def script():
+    load_script("evaluate_stage")  # which it imports
     return load_script("compare_sampling")
 
 

@@ -31,10 +31,8 @@ COLUMNS = {
     "KL": "KL(true || made) of the judge's classes, clip by clip",
     "IS": "inception score of the judge's classes",
 }
-
-HIGHEST = dict.fromkeys(
-    ("accuracy", "AP", "F1 50ms", "F1 100ms", "kind", "material"), 1.0
-)  # intervals end there, and at 0
+# Intervals end at 0 and here.
+HIGHEST = dict.fromkeys(("accuracy", "AP", "F1 50ms", "F1 100ms", "kind", "material"), 1.0)
 
 
 @dataclass(frozen=True)

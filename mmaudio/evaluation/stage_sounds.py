@@ -58,7 +58,6 @@ class Sounds:
         self.pipe, self.seeds, self.work, self.settings = pipe, list(seeds), Path(work), settings
         self.clips = [Known.of(self._render(seed, audio=False)) for seed in self.seeds]
         self._fingerprints: dict[str, str] = {}
-        self._nearest: list[int] | None = None
         self.by, self.note = choose(pipe, settings.num_steps, settings.cfg_strength)
 
     @property
@@ -82,7 +81,7 @@ class Sounds:
             case "video":
                 return self._generated(clip.seed, "")
             case "retrieval":
-                return self._render(self._neighbour(i)).audio
+                return self._render(self.neighbours[i]).audio
         raise ValueError(f"unknown row {row!r}: expected one of {', '.join(ROWS)}")
 
     # ---- rendering
@@ -141,13 +140,11 @@ class Sounds:
 
     # ---- the nearest training clip
 
-    def _neighbour(self, i: int) -> int:
-        """Seed of the training clip whose picture is most like clip i's to the variant's own encoders."""
-        if self._nearest is None:
-            seeds, bank = self.bank
-            found = nearest([self._features(clip.seed) for clip in self.clips], bank)
-            self._nearest = [seeds[k] for k in found]
-        return self._nearest[i]
+    @cached_property
+    def neighbours(self) -> list[int]:
+        """For each clip the seed of the training clip whose picture is most like its to the variant's own encoders."""
+        seeds, bank = self.bank
+        return [seeds[k] for k in nearest([self._features(clip.seed) for clip in self.clips], bank)]
 
     @cached_property
     def bank(self) -> tuple[Sequence[int], list[tuple[np.ndarray, np.ndarray]]]:

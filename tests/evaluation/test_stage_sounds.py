@@ -79,8 +79,8 @@ def test_retrieval_from_a_store(pipe, tmp_path):
         write_store(tmp_path / name, rows, text, count=6, variant="tiny_16k", spec=spec, identity=identity)
         return Sounds(pipe, SEEDS, tmp_path, dataclasses.replace(LONG, store=str(tmp_path / name)))
 
-    assert store("plain", ("5", "7", "6"))._neighbour(1) == 7
-    assert store("exported", ("train_0000005", "train_0000007", "train_0000006"))._neighbour(1) == 7
+    assert store("plain", ("5", "7", "6")).neighbours[1] == 7
+    assert store("exported", ("train_0000005", "train_0000007", "train_0000006")).neighbours[1] == 7
     with pytest.raises(ValueError, match="test: has no clips of the Stage's split train"):
         evaluate(store("test", ("2000005", "2000001", "x")), Judge(), ["retrieval"])
     with pytest.raises(ValueError, match="other: its features are by other encoders"):
